@@ -1,0 +1,270 @@
+"""`beam-detect detect`: from flags to a finished run."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from beam_jobs import matching, storage
+from beam_jobs.cli import engine
+from beam_jobs.cli.progress import Progress
+from beam_jobs.cli.summary import LISTED_PICTURES, listing, summary
+from beam_jobs.detectors import catalogue
+from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
+from beam_jobs.errors import JobError, UsageError
+from beam_jobs.formats.coco_ids import load_image_ids
+from beam_jobs.pipelines import DetectJob
+from beam_jobs.processes.annotate import Annotation
+from beam_jobs.processes.picture import PictureSettings
+from beam_jobs.processes.pool import DetectorPool
+from beam_jobs.processes.select import Selection
+from beam_jobs.runs import layout
+from beam_jobs.runs.finalise import Outcome, finalise
+from beam_jobs.runs.folder import check_output, remove_run
+from beam_jobs.runs.manifest import InputsRecord, Manifest, ModelRecord, machine, program_version, versions
+from beam_jobs.runs.plan import Plan, Planner
+
+if TYPE_CHECKING:
+    from beam_jobs.transforms.detect import PoolSource
+
+#: Inputs, or records, that a detector process is given at a time. Without influence on the results.
+GROUP_SIZE = 16
+#: Up to so many small pictures, one process is done before a second one has opened the detector.
+FEW_INPUTS, FEW_BYTES = 8, 32 << 20
+
+DONE, FAILED = 0, 1
+
+
+@dataclass(slots=True)
+class _Stages:
+    """Wall-clock seconds of the stages of a run."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def time(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - start, 3)
+
+
+def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence[str]) -> int:
+    """Does a run; returns the exit status.
+
+    Raises:
+        UsageError: it cannot start.
+        JobError: it cannot be completed.
+    """
+    started = datetime.now(UTC)
+    stages = _Stages()
+    root = options.output if storage.is_remote(options.output) else os.path.abspath(options.output)
+    check_output(root, overwrite=options.overwrite)
+    with ExitStack() as stack, stages.time("total"):
+        with stages.time("model_files"):
+            spec = catalogue.resolve(options.model, label_map=options.label_map, threads=options.threads)
+        job = DetectJob(spec, _settings(options, spec, root), options.part_size, options.limit)
+        with stages.time("plan"):
+            image_ids = load_image_ids(options.image_ids) if options.image_ids else None
+            planner = stack.enter_context(Planner(image_ids))
+            matches = _match(options)
+            planner.add(matches)
+            planner.arrange(options.limit)
+        processes = _processes(options, planner)
+        local = engine.is_local(beam_args)
+        # On another runner the detector is opened here to see whether it can be.
+        pool = DetectorPool(spec, job.settings, processes if local else 1, verbose=options.verbose)
+        stack.callback(pool.close)
+        if not options.dry_run:
+            source = _source(job, processes, options.verbose)  # imports Beam while the model is opened
+        with stages.time("model_open"):
+            info = pool.ready()
+        if options.dry_run:
+            print(_dry_run(options, job, planner, matches, info, processes))
+            return DONE
+        with stages.time("plan_write"):
+            if options.overwrite:
+                remove_run(root)
+            plan = _write_plan(planner, root, job)
+        with stages.time("detect"), Progress(plan.inputs, pool.tally):
+            group_size = max(1, min(GROUP_SIZE, plan.inputs // (4 * processes)))
+            if local:
+                source.handle.acquire(lambda: pool)
+                run = engine.run_local
+            else:
+                pool.close()
+                run = engine.run_elsewhere
+            try:
+                run(root, source, len(plan.parts), group_size, beam_args)
+            except Exception as error:
+                # Beam gives the error of a step as text. The pool has its own, whole.
+                raise (pool.error if local and pool.error else JobError(engine.reason(error))) from error
+        with stages.time("finalise"):
+            outcome = finalise(root, plan, spec.categories, f"Pictures seen by {spec.name}, beam-detect")
+    manifest = _manifest(options, job, info, matches, plan, outcome, stages.seconds, started, command)
+    manifest.write(root)
+    print(summary(options.output, manifest))
+    if 0 < manifest.counts.images <= LISTED_PICTURES:
+        print("\n" + listing(root, manifest, options.annotate_min_score))
+    if manifest.status == "failed":
+        print(f"\nbeam-detect: {_why_failed(options, manifest)}", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+def _settings(options: argparse.Namespace, spec: DetectorSpec, root: str) -> PictureSettings:
+    annotation = None
+    if options.annotate:
+        annotation = Annotation(options.annotate_min_score, options.annotate_max_boxes, options.class_agnostic)
+    wanted = _category_ids(options.categories, spec.categories) if options.categories else None
+    return PictureSettings(
+        selection=Selection(options.min_score, options.max_detections, wanted),
+        input_format=options.input_format,
+        output=root,
+        annotation=annotation,
+        image_ids=storage.join(root, layout.IMAGE_IDS) if options.image_ids else None,
+    )
+
+
+def _category_ids(names: Sequence[str], categories: Mapping[int, str]) -> frozenset[int]:
+    """Category ids of names or numbers."""
+    by_name = {name: category_id for category_id, name in categories.items()}
+    ids = set()
+    for name in names:
+        if name in by_name:
+            ids.add(by_name[name])
+        elif name.isdigit():
+            ids.add(int(name))
+        else:
+            near = difflib.get_close_matches(name, by_name, n=1)
+            hint = (
+                f"did you mean {near[0]}?" if near else f"the model's classes are {', '.join(by_name) or 'not named'}."
+            )
+            raise UsageError(f"--categories: the label map has no class {name}; {hint}")
+    return frozenset(ids)
+
+
+def _match(options: argparse.Namespace) -> matching.Matches:
+    if options.input and options.input_list:
+        raise UsageError("--input and --input_list cannot be used together: put the paths into the list.")
+    if options.input_list:
+        return matching.match_list(options.input_list, root=options.root)
+    if not options.input:
+        raise UsageError("No input: give --input PATTERN, or --input_list FILE.")
+    return matching.match(options.input, root=options.root)
+
+
+def _processes(options: argparse.Namespace, planner: Planner) -> int:
+    if options.workers:
+        return int(options.workers)
+    if planner.inputs <= FEW_INPUTS and planner.bytes <= FEW_BYTES:
+        return 1
+    return len(os.sched_getaffinity(0))
+
+
+def _source(job: DetectJob, processes: int, verbose: bool) -> PoolSource:
+    if not verbose:
+        # Before the import, while which Beam warns of optional packages. What it logs later, we say ourselves.
+        logging.getLogger().setLevel(logging.CRITICAL)
+    from apache_beam.utils.shared import Shared
+
+    from beam_jobs.transforms.detect import PoolSource
+
+    return PoolSource(job.spec, job.settings, processes, verbose, Shared())
+
+
+def _write_plan(planner: Planner, root: str, job: DetectJob) -> Plan:
+    try:
+        return planner.write(root, job.part_size, job.identity())
+    except OSError as error:
+        raise UsageError(f"--output {root} cannot be written: {storage.reason(error)}.") from error
+
+
+def _manifest(
+    options: argparse.Namespace,
+    job: DetectJob,
+    info: DetectorInfo,
+    matches: matching.Matches,
+    plan: Plan,
+    outcome: Outcome,
+    stage_s: Mapping[str, float],
+    started: datetime,
+    command: Sequence[str],
+) -> Manifest:
+    counts = outcome.counts
+    rate = counts.failed / counts.inputs if counts.inputs else 0.0
+    failed = rate > options.max_failure_rate or (counts.failed and not counts.images)
+    return Manifest(
+        version=1,
+        status="failed" if failed else "succeeded",
+        program_version=program_version(),
+        command=list(command),
+        job=job.identity(),
+        model=ModelRecord(job.spec.name, job.spec.fingerprint, info.engine, dict(info.details)),
+        inputs=InputsRecord(
+            planned=plan.inputs,
+            parts=len(plan.parts),
+            repeated=plan.repeated_inputs,
+            hidden_skipped=matches.hidden_skipped,
+            folder_links_skipped=matches.dir_links_skipped,
+            special_files_skipped=matches.special_skipped,
+        ),
+        counts=counts,
+        renamed=outcome.renamed,
+        detector=outcome.detector,
+        stage_s=dict(stage_s),
+        work_s=outcome.work_s,
+        pictures_per_s=round(counts.inputs / stage_s["detect"], 2) if stage_s["detect"] else 0.0,
+        started=started.isoformat(timespec="seconds"),
+        ended=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=versions(),
+        machine=machine(),
+        files=outcome.files,
+    )
+
+
+def _why_failed(options: argparse.Namespace, manifest: Manifest) -> str:
+    counts = manifest.counts
+    where = f"{storage.join(options.output, 'failures')} says why"
+    if not counts.images:
+        return f"no input gave a result; {where}."
+    return (
+        f"{counts.failed / counts.inputs:.1%} of the inputs failed, more than --max_failure_rate"
+        f" {options.max_failure_rate:g}; {where}."
+    )
+
+
+def _dry_run(
+    options: argparse.Namespace,
+    job: DetectJob,
+    planner: Planner,
+    matches: matching.Matches,
+    info: DetectorInfo,
+    processes: int,
+) -> str:
+    first = [f"  {planned.key.file_name}" for planned, _ in zip(planner, range(LISTED_PICTURES), strict=False)]
+    if planner.inputs > len(first):
+        first.append(f"  … and {planner.inputs - len(first):,} more")
+    skipped = matches.hidden_skipped + matches.dir_links_skipped + matches.special_skipped
+    settings = {name: value for name, value in job.identity().items() if name not in ("categories", "fingerprint")}
+    return "\n".join(
+        (
+            f"plan: {planner.inputs:,} inputs, {planner.bytes / 1e6:,.1f} MB, {skipped:,} skipped,"
+            f" {planner.repeated_inputs:,} repeated",
+            *first,
+            f"model: {job.spec.name}, sha256 {job.spec.fingerprint}",
+            *(f"  {name}: {value}" for name, value in {"engine": info.engine, **info.details}.items()),
+            f"  classes: {len(job.spec.categories)}",
+            f"settings: {processes} detector processes, to {options.output}",
+            *(f"  {name}: {value}" for name, value in settings.items()),
+            "Nothing was written.",
+        )
+    )

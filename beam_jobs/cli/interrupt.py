@@ -1,0 +1,38 @@
+"""Ctrl-C and SIGTERM, as an exception in the main thread."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+
+class Interrupted(BaseException):
+    """The user, or the system, asks the job to end.
+
+    Not an Exception: nothing on the way up may take it for a fault of its own.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_status = 128 + number
+
+
+_received: list[int] = []
+
+
+def received() -> Interrupted | None:
+    """What was asked, if anything: code that is not ours may turn an `Interrupted` into an error of its own."""
+    return Interrupted(_received[0]) if _received else None
+
+
+def install() -> None:
+    """From now on SIGINT and SIGTERM raise `Interrupted`; a second one of a kind ends the program at once."""
+    _received.clear()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    _received.append(number)
+    raise Interrupted(number)

@@ -1,0 +1,82 @@
+"""Live progress on standard error: one line that changes on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from beam_jobs.processes.picture import Tally
+
+_TERMINAL_SECONDS = 0.2
+_PIPE_SECONDS = 30.0
+
+
+class Progress:
+    """Shows how far a job is, from counts that somebody else keeps. A context manager.
+
+    Args:
+        total: planned inputs.
+        tally: the counts so far.
+        clock: seconds; injected by tests.
+    """
+
+    def __init__(self, total: int, tally: Tally, clock: Callable[[], float] = time.monotonic) -> None:
+        self._total = total
+        self._tally = tally
+        self._clock = clock
+        self._terminal = sys.stderr.isatty()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+
+    def __enter__(self) -> Progress:
+        self._start = self._clock()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._terminal:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+
+    def line(self) -> str:
+        """What there is to say now."""
+        done, failed = self._tally.done, self._tally.failures.total()
+        seconds = self._clock() - self._start
+        rate = done / seconds if seconds > 0 else 0.0
+        # The number of records in TFRecord files is known only at their end.
+        known = not self._tally.tfrecord_files and done <= self._total
+        words = [f"{done:,} of {self._total:,} pictures" if known else f"{done:,} pictures"]
+        if done:
+            words.append(f"{rate:.1f} pictures/s")
+            if known:
+                words.append(f"{duration((self._total - done) / rate)} left")
+        if failed:
+            words.append(f"{failed:,} failed")
+        return ", ".join(words)
+
+    def _run(self) -> None:
+        while not self._stop.wait(_TERMINAL_SECONDS if self._terminal else _PIPE_SECONDS):
+            if self._terminal:
+                width = shutil.get_terminal_size().columns
+                sys.stderr.write(f"\r\033[K{self.line()[: width - 1]}")
+            else:
+                sys.stderr.write(self.line() + "\n")
+            sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """`seconds` for people: 42 s, 3 min 05 s, 2 h 07 min, 3 d 4 h."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"

@@ -1,0 +1,117 @@
+"""What a run says at its end, on standard output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from beam_jobs import storage
+from beam_jobs.cli.progress import duration
+from beam_jobs.runs import layout
+from beam_jobs.runs.manifest import Manifest, table_files
+from beam_jobs.runs.parts import read_table
+
+#: Runs of up to so many pictures list what was found in each.
+LISTED_PICTURES = 10
+
+
+def summary(root: str, manifest: Manifest) -> str:
+    """The counts, the speed and where the outputs are."""
+    counts = manifest.counts
+    lines = [
+        ("inputs", _inputs(manifest)),
+        ("pictures", f"{counts.images:,}, {counts.images_with_detections:,} of them with detections"),
+        ("detections", f"{counts.detections:,}"),
+        ("failures", _failures(counts.failures)),
+    ]
+    if counts.empty_boxes:
+        lines.append(("empty boxes", f"{counts.empty_boxes:,} left out"))
+    if counts.unnamed_category_ids:
+        ids = ", ".join(counts.unnamed_category_ids)
+        lines.append(("no class name", f"{sum(counts.unnamed_category_ids.values()):,} detections, of class ids {ids}"))
+    if manifest.renamed:
+        lines.append(("image ids", f"{len(manifest.renamed):,} settled by number, listed in {layout.MANIFEST}"))
+    lines += [
+        ("speed", f"{manifest.pictures_per_s:.1f} pictures/s, {duration(manifest.stage_s['total'])} in all"),
+        ("model", f"{manifest.model.name}, {_loads(manifest)}"),
+        ("outputs", root),
+    ]
+    return "\n".join(f"{name:<13} {printable(text)}" for name, text in lines)
+
+
+def listing(root: str, manifest: Manifest, min_score: float) -> str:
+    """A table of what was found, picture by picture, best first: picture, class, score, box in pixels."""
+    names: list[str] = []
+    for path in table_files(manifest.files, "images"):
+        names += read_table(root, path)["file_name"].to_pylist()
+    rows = [("picture", "class", "score", "box: xmin ymin xmax ymax")]
+    weak = 0
+    found: set[str] = set()
+    for path in table_files(manifest.files, "detections"):
+        for row in read_table(root, path).to_pylist():
+            if row["score"] < min_score:
+                weak += 1
+                continue
+            found.add(row["file_name"])
+            box = " ".join(f"{row[side]:5.0f}" for side in ("xmin", "ymin", "xmax", "ymax"))
+            rows.append((row["file_name"], row["category"], f"{row['score']:.2f}", box))
+    rows += [(name, "-", "", "") for name in names if name not in found]
+    lines = _columns([rows[0], *sorted(rows[1:], key=lambda row: row[0])])
+    if weak:
+        lines.append(f"({weak} more with a score below {min_score:.2f} are in the tables)")
+    return "\n".join(lines)
+
+
+def printable(text: str) -> str:
+    """`text` without what would move a terminal's cursor: names of files and classes may hold anything."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    shown = [tuple(map(printable, row)) for row in rows]
+    widths = [max(len(row[i]) for row in shown) for i in range(len(shown[0]))]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown]
+
+
+def _inputs(manifest: Manifest) -> str:
+    counts, inputs = manifest.counts, manifest.inputs
+    words = [f"{counts.inputs:,}"]
+    if counts.tfrecord_files:
+        words.append(f"{inputs.planned:,} files, of which {counts.tfrecord_files:,} TFRecord files")
+    for number, text in (
+        (inputs.repeated, "named twice or more, done once"),
+        (inputs.hidden_skipped, "skipped: the name starts with a dot"),
+        (inputs.folder_links_skipped, "skipped: link to a folder"),
+        (inputs.special_files_skipped, "skipped: not a regular file"),
+    ):
+        if number:
+            words.append(f"{number:,} {text}")
+    return "; ".join(words)
+
+
+def _failures(failures: dict[str, int]) -> str:
+    if not failures:
+        return "none"
+    codes = ", ".join(f"{code} {count:,}" for code, count in failures.items())
+    return f"{sum(failures.values()):,} ({codes})"
+
+
+def _loads(manifest: Manifest) -> str:
+    detector = manifest.detector
+    times = "once" if detector.loads == 1 else f"{detector.loads} times, once a process,"
+    return f"loaded {times} in {detector.load_s:.1f} s" if detector.loads else "not used"
+
+
+def outputs(root: str, manifest: Manifest) -> list[str]:
+    """The outputs by name, for people who look at a run for the first time."""
+    places = [
+        ("images/", "one row a picture"),
+        ("detections/", "one row a detection"),
+        ("failures/", "one row an input that gave no result"),
+        (layout.COCO_DETECTIONS, "COCO results"),
+        (layout.COCO_DATASET, "COCO images and categories"),
+        (layout.MANIFEST, "the manifest"),
+    ]
+    if manifest.counts.annotated:
+        places.append((f"{layout.ANNOTATED_FOLDER}/", "pictures with boxes"))
+    width = max(len(storage.join(root, place)) for place, _ in places)
+    return [f"{storage.join(root, place):<{width}}  {text}" for place, text in places]

@@ -1,0 +1,26 @@
+"""Object detectors: what `--model` may name, and how each kind is opened.
+
+`catalogue.resolve` says which detector a name means, without loading it; `open_detector` loads it.
+"""
+
+from __future__ import annotations
+
+from beam_jobs.detectors.base import Detector, DetectorSpec
+
+
+def open_detector(spec: DetectorSpec) -> Detector:
+    """Loads `spec`; imports TensorFlow for the kinds that need it, and only then.
+
+    Once per process: TensorFlow's number of threads cannot be changed after its first use.
+
+    Raises:
+        UsageError: what is there is not a detector; the message says what was found and what is needed.
+    """
+    # Loaders are imported where they are used: describing a detector must not cost TensorFlow's five seconds.
+    if spec.kind == "factory":
+        from beam_jobs.detectors.factory import open_factory
+
+        return open_factory(spec)
+    from beam_jobs.detectors.saved_model import open_saved_model
+
+    return open_saved_model(spec)

@@ -1,0 +1,65 @@
+"""What a detector is: the protocol that every kind implements, and the description of one to open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beam_jobs.records import Detections
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorInfo:
+    """What an opened detector says of itself: shown to people and recorded in `run.json`.
+
+    Args:
+        engine: what runs it: `tensorflow`, `litert`, or `python` for a detector of one's own.
+        details: its signature and settings as plain strings (input, outputs, batch, threads …).
+    """
+
+    engine: str
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+class Detector(Protocol):
+    """A loaded model.
+
+    `detect` takes upright RGB pictures, each uint8 [height, width, 3], and gives one `Detections` a picture, in order:
+    boxes in pixels of that picture. Raises what it likes: an exception costs the pictures of that call.
+    """
+
+    info: DetectorInfo
+
+    def detect(self, pictures: Sequence[Picture]) -> Sequence[Detections]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSpec:
+    """A detector that is known but not loaded: small, picklable, the same on every worker.
+
+    Args:
+        kind: which loader opens it.
+        name: what people call it; in the tables' `model` column, with the fingerprint.
+        location: the SavedModel folder, or `module:factory`.
+        fingerprint: sha256 (hex) that identifies the weights and code, whatever the folder is called.
+        categories: category_id to name, as the label map has it.
+        threads: threads inside one call. Results depend on it in the last bits, so it is part of the job.
+    """
+
+    kind: Literal["saved_model", "factory"]
+    name: str
+    location: str
+    fingerprint: str
+    categories: Mapping[int, str]
+    threads: int = 1
+
+    @property
+    def label(self) -> str:
+        """The value of the tables' `model` column."""
+        return f"{self.name}@{self.fingerprint[:12]}"

@@ -1,0 +1,64 @@
+"""Whole jobs: a frozen description and a run's folder in, a pipeline out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from beam_jobs.detectors.base import DetectorSpec
+from beam_jobs.processes.picture import PictureSettings
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+
+    from beam_jobs.transforms.detect import PoolSource
+
+
+@dataclass(frozen=True, slots=True)
+class DetectJob:
+    """What a run is asked to do, whatever it runs on.
+
+    Args:
+        part_size: inputs a part: what is committed as one.
+        limit: only the first so many inputs of the plan.
+    """
+
+    spec: DetectorSpec
+    settings: PictureSettings
+    part_size: int = 500
+    limit: int | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the results, as plain JSON: two runs with the same plan and identity give the same bytes."""
+        settings = asdict(self.settings)
+        selection = settings.pop("selection")
+        # Where the run lies has no influence on what it finds, and a limit shows in the plan.
+        for name in ("output", "image_ids", "max_seconds"):
+            del settings[name]
+        if selection["category_ids"] is not None:
+            selection["category_ids"] = sorted(selection["category_ids"])
+        return {
+            "model": self.spec.name,
+            "fingerprint": self.spec.fingerprint,
+            "categories": {str(i): name for i, name in sorted(self.spec.categories.items())},
+            "threads": self.spec.threads,
+            "part_size": self.part_size,
+            **selection,
+            **settings,
+        }
+
+
+def detect(
+    pipeline: beam.Pipeline, root: str, source: PoolSource, parts: range, group_size: int
+) -> beam.PCollection[int]:
+    """Adds to a pipeline the detection of some parts of the plan in `root`; yields the committed parts."""
+    from beam_jobs.transforms.detect import DetectObjects
+    from beam_jobs.transforms.plan import ReadPlan
+    from beam_jobs.transforms.write import WriteParts
+
+    return (
+        pipeline
+        | "ReadPlan" >> ReadPlan(root, parts, group_size)  # Group
+        | "DetectObjects" >> DetectObjects(source)  # tuple[int, bytes]
+        | "WriteParts" >> WriteParts(root)  # int
+    )

@@ -1,0 +1,64 @@
+"""Annotated pictures: which boxes are drawn, what their labels say, and where the picture goes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from beam_jobs import storage
+from beam_jobs.imaging.decode import Decoded, encode
+from beam_jobs.imaging.draw import class_colour, draw
+from beam_jobs.records import Detections
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """What is drawn.
+
+    Args:
+        min_score: boxes below it are left out.
+        max_boxes: the best so many.
+        class_agnostic: one colour, and the score alone in the label.
+    """
+
+    min_score: float = 0.30
+    max_boxes: int = 200
+    class_agnostic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An annotated picture on disk; `path` is relative to the run's folder."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+def write_annotated(
+    root: str,
+    path: str,
+    decoded: Decoded,
+    found: Detections,
+    categories: Mapping[int, str],
+    annotation: Annotation,
+) -> Written:
+    """Draws `found` (best first) on the picture and writes it below `root`, in the picture's own format.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    drawn = found.take(np.flatnonzero(found.scores >= annotation.min_score)[: annotation.max_boxes])
+    scores = [f"{score:.2f}" for score in drawn.scores.tolist()]
+    if annotation.class_agnostic:
+        labels, colours = scores, [class_colour(0)] * len(drawn)
+    else:
+        ids = drawn.category_ids.tolist()
+        labels = [f"{categories.get(i, str(i))} {score}" for i, score in zip(ids, scores, strict=True)]
+        colours = [class_colour(i) for i in ids]
+    data = encode(draw(decoded.pixels, drawn.boxes, labels, colours), decoded.format)
+    storage.write_atomic(storage.join(root, path), data)
+    return Written(path, len(data), hashlib.sha256(data).hexdigest())

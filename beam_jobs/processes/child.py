@@ -1,0 +1,74 @@
+"""A detector process: opens the detector once, then does the groups that it is sent until its parent closes the line.
+
+Run as `python -m beam_jobs.processes.child FD`, FD being an inherited socket. What it says, in order: `Ready` or
+`Refused`; then for each group the number of each picture as its turn comes, and a `Reply`, or `Refused`.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+
+from beam_jobs.detectors import open_detector
+from beam_jobs.errors import JobError, UsageError
+from beam_jobs.processes.messages import Ready, Refused, Setup
+from beam_jobs.processes.picture import PictureWorker
+
+
+def main(descriptor: int) -> None:
+    """Serves one parent; returns when it closes the line."""
+    connection = Connection(descriptor)
+    setup = connection.recv()
+    _end_with_parent()
+    sys.path[:] = setup.search_path
+    worker = _open(connection, setup)
+    while worker is not None:
+        try:
+            group = connection.recv()
+        except EOFError:
+            return
+        try:
+            connection.send(worker.run(group, connection.send))
+        except (UsageError, JobError) as error:
+            connection.send(Refused(str(error), isinstance(error, UsageError)))
+
+
+def _open(connection: Connection, setup: Setup) -> PictureWorker | None:
+    start = time.perf_counter()
+    try:
+        detector = open_detector(setup.spec)
+    except (UsageError, JobError) as error:
+        connection.send(Refused(str(error), isinstance(error, UsageError)))
+        return None
+    except Exception as error:
+        connection.send(Refused(f"The detector {setup.spec.name} cannot be opened: {_describe(error)}", True))
+        return None
+    load_ms = (time.perf_counter() - start) * 1e3
+    connection.send(Ready(detector.info, load_ms))
+    process = f"{platform.node()}:{os.getpid()}"
+    return PictureWorker(detector, setup.spec, setup.settings, process, load_ms)
+
+
+def _describe(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:500]}" if lines else type(error).__name__
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent is gone, also in the middle of a picture: nobody would take the result."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

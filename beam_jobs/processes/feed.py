@@ -1,0 +1,123 @@
+"""Feeds a pool from a stream of groups: so many in flight, and TFRecord files opened as they turn up."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import replace
+from typing import NamedTuple
+
+from beam_jobs import storage
+from beam_jobs.errors import InputError
+from beam_jobs.formats import tfrecord
+from beam_jobs.formats.tables import Place, RowsBuilder
+from beam_jobs.processes.picture import Reply, Tally, Work, why_unreadable
+from beam_jobs.processes.pool import DetectorPool
+from beam_jobs.storage import display_name
+
+#: A group of records ends at whichever comes first.
+GROUP_RECORDS, GROUP_BYTES = 16, 16 << 20
+
+
+class PartRows(NamedTuple):
+    """Encoded rows, and the part of the plan that they belong to."""
+
+    part: int
+    rows: bytes
+
+
+class Feeder:
+    """Hands groups to a pool and yields their rows as they come back, in whatever order.
+
+    What is in flight is bounded by number for files, and by bytes as well for records, whose bytes come with them.
+
+    Args:
+        all_records: every file is taken for a TFRecord file, without a look at it.
+        max_bytes: a longer record is refused.
+    """
+
+    def __init__(self, pool: DetectorPool, *, all_records: bool, max_bytes: int) -> None:
+        self._pool = pool
+        self._all_records = all_records
+        self._max_bytes = max_bytes
+        # Two groups a process: the next one is there when one is done.
+        self._in_flight = 2 * pool.size
+        self._pending: dict[Future[list[Reply]], int] = {}
+        self._containers: deque[tuple[int, Work]] = deque()
+
+    def put(self, part: int, group: Sequence[Work]) -> Iterator[PartRows]:
+        """Takes a group; yields rows that are ready. Waits while too much is in flight."""
+        if self._all_records:
+            self._containers.extend((part, work) for work in group)
+        else:
+            yield from self._submit(part, group)
+        yield from self._open_containers()
+
+    def drain(self) -> Iterator[PartRows]:
+        """Yields the rows of all that is left."""
+        while self._pending or self._containers:
+            yield from self._open_containers()
+            if self._pending:
+                yield from self._collect()
+
+    def _submit(self, part: int, group: Sequence[Work]) -> Iterator[PartRows]:
+        while len(self._pending) >= self._in_flight:
+            yield from self._collect()
+        self._pending[self._pool.submit(group)] = part
+
+    def _collect(self) -> Iterator[PartRows]:
+        done, _ = wait(self._pending, return_when=FIRST_COMPLETED)
+        for future in done:
+            part = self._pending.pop(future)
+            for reply in future.result():
+                self._containers.extend((part, work) for work in reply.containers)
+                yield PartRows(part, reply.rows)
+
+    def _open_containers(self) -> Iterator[PartRows]:
+        while self._containers:
+            part, work = self._containers.popleft()
+            yield from self._records(part, work)
+
+    def _records(self, part: int, work: Work) -> Iterator[PartRows]:
+        """The rows of a TFRecord file: its records go to the pool; what cannot be read of it is settled here."""
+        rows = RowsBuilder("", {})
+        tally = Tally()
+        self._pool.add(Tally(tfrecord_files=1))
+        count = 0
+        group: list[Work] = []
+        size = 0
+        opened = True
+
+        def fail(place: Place, name: str, error: InputError) -> None:
+            rows.failure(place, display_name(work.key.uri), name, error)
+            tally.failures[error.code] += 1
+
+        try:
+            with storage.open_read(work.key.uri) as stream:
+                for count, record in enumerate(tfrecord.read_records(stream, max_bytes=self._max_bytes), start=1):
+                    one = Work(replace(work.key, record=count - 1), work.input, None)
+                    if isinstance(record, InputError):
+                        fail(one.place, one.name, record)
+                        continue
+                    group.append(replace(one, data=record))
+                    size += len(record)
+                    if len(group) == GROUP_RECORDS or size > GROUP_BYTES:
+                        yield from self._submit(part, group)
+                        group, size = [], 0
+        except OSError as error:
+            refused = InputError("expand", *why_unreadable(error))
+            if count == 0:
+                opened = False
+                fail(work.place, work.name, refused)
+            else:
+                # What was read so far stands; the rest counts as one record.
+                rest = Work(replace(work.key, record=count), work.input)
+                fail(rest.place, rest.name, refused)
+                count += 1
+        if group:
+            yield from self._submit(part, group)
+        if opened:
+            rows.container(work.input, count)
+        self._pool.add(tally)
+        yield PartRows(part, rows.finish().encode())

@@ -1,0 +1,37 @@
+"""What a pool and its detector processes say to each other, besides `Work` and `Reply`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
+from beam_jobs.processes.picture import PictureSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """The first message to a detector process.
+
+    Args:
+        search_path: `sys.path` of the parent, so that a detector of one's own is found.
+    """
+
+    spec: DetectorSpec
+    settings: PictureSettings
+    search_path: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The detector is open, and took so long."""
+
+    info: DetectorInfo
+    load_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The job cannot go on: the user must change something (`usage`), or something around it failed."""
+
+    message: str
+    usage: bool

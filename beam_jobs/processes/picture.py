@@ -1,0 +1,256 @@
+"""What becomes of one picture: read, decode, detect, annotate; its rows, or the failure that took their place."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from beam_jobs import storage
+from beam_jobs.detectors.base import Detector, DetectorSpec
+from beam_jobs.errors import InputError, JobError
+from beam_jobs.formats import tf_example, tfrecord
+from beam_jobs.formats.coco_ids import ImageIds
+from beam_jobs.formats.tables import ImageFacts, Place, RowsBuilder
+from beam_jobs.imaging.decode import MAX_PIXELS, Decoded, decode
+from beam_jobs.processes.annotate import Annotation, write_annotated
+from beam_jobs.processes.select import Selection, select
+from beam_jobs.records import Detections, ImageKey
+from beam_jobs.runs import layout
+from beam_jobs.runs.ids import proposed_id
+from beam_jobs.storage import display_name
+
+InputFormat = Literal["auto", "image", "tfrecord"]
+
+
+@dataclass(frozen=True, slots=True)
+class PictureSettings:
+    """What a job does with every picture.
+
+    Args:
+        selection: which detections are kept.
+        input_format: `auto` looks at the first bytes of a file.
+        output: the run's folder, where annotated pictures go.
+        annotation: how they are drawn; None for none.
+        image_ids: the file that `ImageIds.save` wrote, for the names of records; None for digests.
+        max_pixels: a picture of more is refused before it is decoded.
+        max_bytes: a picture file, or a record, of more bytes is refused before it is read.
+        max_seconds: a picture that takes longer is given up, with the process that works on it.
+    """
+
+    selection: Selection = field(default_factory=Selection)
+    input_format: InputFormat = "auto"
+    output: str = ""
+    annotation: Annotation | None = None
+    image_ids: str | None = None
+    max_pixels: int = MAX_PIXELS
+    max_bytes: int = 1 << 30
+    max_seconds: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One picture to do: a planned input, or a record that was read from one.
+
+    Args:
+        key: of a record: `file_name` is that of its file, and `record` is set. Its own name is inside `data`.
+        input: the input's position in the plan.
+        data: a record's bytes (a tf.Example); None for a file, which the process reads itself.
+    """
+
+    key: ImageKey
+    input: int
+    data: bytes | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where the rows of this picture belong."""
+        return Place(self.input, self.key.record)
+
+    @property
+    def name(self) -> str:
+        """The name of the picture as far as it is known without reading it: a record's is `file#index`."""
+        return self.key.file_name if self.key.record is None else f"{self.key.file_name}#{self.key.record}"
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts that people watch while a job runs; they add up."""
+
+    pictures: int = 0
+    with_detections: int = 0
+    detections: int = 0
+    tfrecord_files: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: Tally) -> None:
+        """Adds the counts of `other`."""
+        self.pictures += other.pictures
+        self.with_detections += other.with_detections
+        self.detections += other.detections
+        self.tfrecord_files += other.tfrecord_files
+        self.failures.update(other.failures)
+
+    @property
+    def done(self) -> int:
+        """How many inputs these are, whatever became of them."""
+        return self.pictures + self.failures.total()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What became of a group of work.
+
+    Args:
+        rows: encoded `Rows`.
+        containers: those that turned out to be TFRecord files: nothing has been read of them yet.
+        tally: the counts of these rows.
+    """
+
+    rows: bytes
+    containers: tuple[Work, ...]
+    tally: Tally
+
+
+class PictureWorker:
+    """Does pictures with one loaded detector, one after the other.
+
+    Args:
+        process: names the process in the timings table.
+        load_ms: what it took to load the detector; goes to the first picture's timings.
+    """
+
+    def __init__(
+        self, detector: Detector, spec: DetectorSpec, settings: PictureSettings, process: str, load_ms: float
+    ) -> None:
+        self._detector = detector
+        self._spec = spec
+        self._settings = settings
+        self._process = process
+        self._load_ms = load_ms
+        self._image_ids: ImageIds | None = None
+
+    def run(self, group: Sequence[Work], starting: Callable[[int], None]) -> Reply:
+        """Does a group. Calls `starting(i)` before the i-th, so that whoever watches knows which one is at work.
+
+        Raises:
+            JobError: an output could not be written, which is not the fault of a picture.
+        """
+        rows = RowsBuilder(self._spec.label, self._spec.categories)
+        tally = Tally()
+        containers = []
+        for i, work in enumerate(group):
+            starting(i)
+            key = replace(work.key, file_name=work.name)
+            clock = _Clock()
+            try:
+                if work.data is None:
+                    data = self._read_file(key.uri)
+                    if data is None:
+                        containers.append(work)
+                        continue
+                else:
+                    record = tf_example.parse_image(work.data)
+                    data = record.encoded
+                    key = self._record_key(key, record.filename or record.source_id)
+                read_ms = clock.lap()
+                decoded = decode(data, max_pixels=self._settings.max_pixels)
+                decode_ms = clock.lap()
+                found, empty_boxes = self._detect(decoded)
+                infer_ms = clock.lap()
+            except InputError as error:
+                rows.failure(work.place, display_name(key.uri), key.file_name, error)
+                tally.failures[error.code] += 1
+                continue
+            self._annotate(key, work, decoded, found, rows)
+            facts = ImageFacts(
+                decoded.width,
+                decoded.height,
+                decoded.format,
+                decoded.exif_orientation,
+                len(data),
+                hashlib.sha256(data).hexdigest(),
+            )
+            rows.image(key, work.place, display_name(key.uri), facts, found, empty_boxes)
+            timing = (self._take_load_ms(), read_ms, decode_ms, infer_ms, clock.lap())
+            rows.timing(key, work.place, self._process, timing)
+            tally.add(Tally(pictures=1, with_detections=int(len(found) > 0), detections=len(found)))
+        return Reply(rows.finish().encode(), tuple(containers), tally)
+
+    def _read_file(self, uri: str) -> bytes | None:
+        """The bytes of a picture file; None if it is a TFRecord file."""
+        limit = self._settings.max_bytes
+        try:
+            with storage.open_read(uri) as stream:
+                head = stream.read(tfrecord.HEAD_BYTES)
+                if self._settings.input_format == "auto" and tfrecord.looks_like_tfrecord(head):
+                    return None
+                data = head + stream.read(limit + 1 - len(head))
+        except OSError as error:
+            raise InputError("read", *why_unreadable(error)) from error
+        if len(data) > limit:
+            raise InputError("read", "too_large", f"The file has more than {limit} bytes.")
+        return data
+
+    def _record_key(self, key: ImageKey, name: str | None) -> ImageKey:
+        if self._settings.image_ids and self._image_ids is None:
+            self._image_ids = ImageIds.load(self._settings.image_ids)
+        file_name = name or key.file_name
+        return replace(key, file_name=file_name, image_id=proposed_id(file_name, key.frame, self._image_ids).image_id)
+
+    def _detect(self, decoded: Decoded) -> tuple[Detections, int]:
+        try:
+            (found,) = self._detector.detect([decoded.pixels])
+        except InputError:
+            raise
+        except Exception as error:
+            # The model's own words may hold addresses; its kind of error is stable, and --verbose shows the rest.
+            raise InputError("infer", "inference", f"The detector raised {type(error).__name__}.") from error
+        return select(found, decoded.width, decoded.height, self._settings.selection)
+
+    def _annotate(self, key: ImageKey, work: Work, decoded: Decoded, found: Detections, rows: RowsBuilder) -> None:
+        if self._settings.annotation is None:
+            return
+        path = layout.annotated_path(work.key.file_name)
+        if key.record is not None:
+            path = layout.annotated_record_path(path, key.record, key.file_name, decoded.format)
+        try:
+            written = write_annotated(
+                self._settings.output, path, decoded, found, self._spec.categories, self._settings.annotation
+            )
+        except OSError as error:
+            raise JobError(f"Cannot write the annotated picture {path}: {error.strerror or error}.") from error
+        rows.annotated(key, work.place, written.path, written.bytes, written.sha256)
+
+    def _take_load_ms(self) -> float:
+        load_ms, self._load_ms = self._load_ms, 0.0
+        return load_ms
+
+
+def why_unreadable(error: OSError) -> tuple[str, str]:
+    """A code and a message without paths: the row has them."""
+    if isinstance(error, FileNotFoundError):
+        return "not_found", "There is no such file, or it is a link to nothing."
+    reason = {
+        errno.EACCES: "there is no permission to read it",
+        errno.EISDIR: "it is a folder",
+        errno.ELOOP: "it is a link that leads back to itself",
+        errno.ENAMETOOLONG: "its name is too long",
+    }.get(error.errno or 0, f"the system says {type(error).__name__}")
+    return "unreadable", f"The file cannot be read: {reason}."
+
+
+class _Clock:
+    """Milliseconds since the last look."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def lap(self) -> float:
+        now = time.perf_counter()
+        elapsed, self._last = (now - self._last) * 1e3, now
+        return elapsed

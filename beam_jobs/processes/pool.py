@@ -1,0 +1,300 @@
+"""A few detector processes that are watched and replaced.
+
+Each process has a line of its own, so that one that is killed in the middle of a sentence garbles nobody else's: the
+pools of the standard library, and those built on its queues, share one pipe among their processes and wait for ever on
+half a message. Nor is this `multiprocessing.Process`: a plain command neither runs the caller's main module again nor
+shares its signals.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from multiprocessing.connection import Connection
+
+from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
+from beam_jobs.errors import InputError, JobError, UsageError
+from beam_jobs.formats.tables import RowsBuilder
+from beam_jobs.processes.messages import Ready, Refused, Setup
+from beam_jobs.processes.picture import PictureSettings, Reply, Tally, Work
+from beam_jobs.storage import display_name
+
+#: A process that has not opened its detector after this many seconds is given up.
+MAX_LOAD_SECONDS = 900.0
+#: So many processes in a row that end while they open the detector end the job.
+MAX_FAILED_LOADS = 3
+#: A picture that ends its process is tried again alone; what ends a process twice is a failure.
+ATTEMPTS = 2
+
+_GONE = (EOFError, BrokenPipeError, ConnectionResetError)
+
+
+class DetectorPool:
+    """Runs groups of pictures in `processes` detector processes, each with the detector loaded once.
+
+    Thread-safe. A process that dies or takes too long costs the picture that it was at, after a second attempt of that
+    picture alone; the others of its group are done again.
+
+    Args:
+        verbose: let the processes write to the terminal, for people who look for the cause of something.
+    """
+
+    def __init__(self, spec: DetectorSpec, settings: PictureSettings, processes: int, *, verbose: bool = False) -> None:
+        if processes < 1:
+            raise ValueError(f"processes must be at least 1, got {processes}")
+        self.size = processes
+        self.tally = Tally()
+        #: How many detectors were loaded, and the seconds each took.
+        self.loads: list[float] = []
+        self._setup = Setup(spec, settings, tuple(sys.path))
+        self._verbose = verbose
+        self._tasks: queue.SimpleQueue[tuple[tuple[Work, ...], Future[list[Reply]]] | None] = queue.SimpleQueue()
+        self._first: Future[DetectorInfo] = Future()
+        self._lock = threading.Lock()
+        self._children: set[_Child] = set()
+        self._failed_loads = 0
+        #: What ended the pool, if anything did.
+        self.error: Exception | None = None
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"detector-{i}", daemon=True) for i in range(processes)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def ready(self) -> DetectorInfo:
+        """Waits until one process has opened the detector, and says what it found.
+
+        Raises:
+            UsageError: it is not a detector, or cannot be opened.
+            JobError: the processes die while they open it.
+        """
+        return self._first.result()
+
+    def submit(self, group: Sequence[Work]) -> Future[list[Reply]]:
+        """What becomes of a group, in one or more replies. The future raises UsageError or JobError."""
+        future: Future[list[Reply]] = Future()
+        self._tasks.put((tuple(group), future))
+        return future
+
+    def add(self, tally: Tally) -> None:
+        """Counts what was settled outside of a detector process."""
+        with self._lock:
+            self.tally.add(tally)
+
+    def close(self) -> None:
+        """Ends the processes at once, whatever they are doing, and waits for them."""
+        with self._lock:
+            self._closed = True
+            children = list(self._children)
+        for child in children:
+            child.kill()
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join(5)
+
+    def _serve(self) -> None:
+        """One thread a process: it hands out the work, one group at a time, and minds the process meanwhile."""
+        child: _Child | None = None
+        try:
+            child = self._start()
+            while (task := self._tasks.get()) is not None:
+                group, future = task
+                if self.error is not None or self._closed:
+                    future.set_exception(self.error or JobError("The detector processes were stopped."))
+                    continue
+                try:
+                    child, replies = self._run(child, group)
+                    future.set_result(replies)
+                except Exception as error:
+                    self._fail(error)
+                    future.set_exception(error)
+        except Exception as error:
+            self._fail(error)
+            self._refuse_rest()
+        finally:
+            if child is not None:
+                self._stop(child)
+
+    def _run(self, child: _Child, group: tuple[Work, ...]) -> tuple[_Child, list[Reply]]:
+        replies: list[Reply] = []
+        todo = [(group, 1)]
+        while todo:
+            works, attempt = todo.pop()
+            try:
+                reply = child.run(works, self._setup.settings.max_seconds)
+            except _LostError as lost:
+                self._stop(child)
+                child = self._start()
+                if attempt == ATTEMPTS:
+                    reply = self._lost_reply(works[0], lost.error)
+                else:
+                    at = lost.position
+                    todo.append(((works[at],), attempt + 1))
+                    if others := works[:at] + works[at + 1 :]:
+                        todo.append((others, attempt))
+                    continue
+            self.add(reply.tally)
+            replies.append(reply)
+        return child, replies
+
+    def _lost_reply(self, work: Work, error: InputError) -> Reply:
+        rows = RowsBuilder(self._setup.spec.label, self._setup.spec.categories)
+        rows.failure(work.place, display_name(work.key.uri), work.name, error)
+        tally = Tally()
+        tally.failures[error.code] += 1
+        return Reply(rows.finish().encode(), (), tally)
+
+    def _start(self) -> _Child:
+        """A process with its detector open. Tries again when one ends on the way there."""
+        while True:
+            with self._lock:
+                if self._closed:
+                    raise JobError("The detector processes were stopped.")
+                child = _Child(self._environment(), self._verbose)
+                self._children.add(child)
+            try:
+                ready = child.open(self._setup)
+            except _LostError as lost:
+                self._stop(child)
+                with self._lock:
+                    self._failed_loads += 1
+                    if self._failed_loads >= MAX_FAILED_LOADS and not self._closed:
+                        raise JobError(
+                            f"The detector {self._setup.spec.name} cannot be opened: {lost.error.message} "
+                            f"({self._failed_loads} times in a row). --verbose shows what it says."
+                        ) from None
+            except BaseException:
+                self._stop(child)
+                raise
+            else:
+                with self._lock:
+                    self._failed_loads = 0
+                    self.loads.append(ready.load_ms / 1e3)
+                    if not self._first.done():
+                        self._first.set_result(ready.info)
+                return child
+
+    def _stop(self, child: _Child) -> None:
+        with self._lock:
+            self._children.discard(child)
+        child.close()
+
+    def _fail(self, error: Exception) -> None:
+        with self._lock:
+            self.error = self.error or error
+            if not self._first.done():
+                self._first.set_exception(self.error)
+
+    def _refuse_rest(self) -> None:
+        """Answers what is asked of a pool that cannot start."""
+        while (task := self._tasks.get()) is not None:
+            task[1].set_exception(self.error)
+
+    def _environment(self) -> Mapping[str, str]:
+        threads = str(self._setup.spec.threads)
+        return {
+            **os.environ,
+            # The child must find this package wherever the parent found it.
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            "OMP_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads,
+            "TF_NUM_INTRAOP_THREADS": threads,
+            "TF_NUM_INTEROP_THREADS": "1",
+            "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0" if self._verbose else "3"),
+        }
+
+
+class _LostError(Exception):
+    """The process ended, or was ended, while it was at the picture `position` of its group."""
+
+    def __init__(self, position: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.position = position
+        self.error = InputError("infer", code, message)
+
+
+class _Child:
+    """One detector process and the line to it. Used by one thread; `kill` may be called from any."""
+
+    def __init__(self, environment: Mapping[str, str], verbose: bool) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            output = None if verbose else subprocess.DEVNULL
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "beam_jobs.processes.child", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                # A Ctrl-C in the terminal is for the launcher, which ends its processes itself.
+                start_new_session=True,
+            )
+        self._connection = Connection(ours.detach())
+
+    def open(self, setup: Setup) -> Ready:
+        """Sends the setup and waits for the detector."""
+        try:
+            self._connection.send(setup)
+            message = self._receive(MAX_LOAD_SECONDS, 0)
+        except _GONE:
+            raise self._died(0) from None
+        if isinstance(message, Refused):
+            raise (UsageError if message.usage else JobError)(message.message)
+        assert isinstance(message, Ready)
+        return message
+
+    def run(self, works: tuple[Work, ...], max_seconds: float) -> Reply:
+        """Has a group done, giving each picture `max_seconds`."""
+        position = 0
+        try:
+            self._connection.send(works)
+            while True:
+                message = self._receive(max_seconds, position)
+                if isinstance(message, int):
+                    position = message
+                elif isinstance(message, Refused):
+                    raise (UsageError if message.usage else JobError)(message.message)
+                else:
+                    assert isinstance(message, Reply)
+                    return message
+        except _GONE:
+            raise self._died(position) from None
+
+    def kill(self) -> None:
+        """Ends the process and waits for it."""
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """Ends the process and gives the line back. For the one thread that uses it."""
+        self.kill()
+        self._connection.close()
+
+    def _receive(self, seconds: float, position: int) -> object:
+        if not self._connection.poll(seconds):
+            self.kill()
+            raise _LostError(position, "timed_out", f"The detector process was still at it after {seconds:g} seconds.")
+        return self._connection.recv()
+
+    def _died(self, position: int) -> _LostError:
+        # The line breaks a moment before the process is gone.
+        deadline = time.monotonic() + 5
+        while self._process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        status = self._process.poll()
+        if status is not None and status < 0:
+            how = f"was ended by {signal.Signals(-status).name}"
+        else:
+            how = f"ended with status {status}"
+        return _LostError(position, "crashed", f"The detector process {how}.")

@@ -1,0 +1,1 @@
+"""A run on disk: its plan, its parts, how they are committed, and the manifest."""

@@ -1,0 +1,120 @@
+"""The end of a run, when all its parts are committed: ids settled, COCO files written, sums made."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_jobs import storage
+from beam_jobs.formats import coco
+from beam_jobs.runs import layout
+from beam_jobs.runs.manifest import DetectorRecord
+from beam_jobs.runs.parts import Counts, FileRecord, PartRecord, read_table
+from beam_jobs.runs.plan import PARTS_A_SLICE, Plan, Renamed
+from beam_jobs.runs.record_ids import settle_records
+
+_STEPS = ("load_ms", "read_ms", "decode_ms", "infer_ms", "annotate_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run came to, from its parts alone: wherever they were made.
+
+    Args:
+        work_s: seconds of all detector processes together, by step.
+    """
+
+    counts: Counts
+    renamed: list[Renamed]
+    detector: DetectorRecord
+    work_s: dict[str, float]
+    files: list[FileRecord]
+
+
+def finalise(root: str, plan: Plan, categories: Mapping[int, str], description: str) -> Outcome:
+    """Settles the ids of records, writes the COCO files, adds up. May be done again after it was interrupted.
+
+    Args:
+        categories: names by category id.
+        description: goes into `info` of the COCO data set.
+    """
+    records = [PartRecord.read(root, part) for part in range(len(plan.parts))]
+    renamed = list(plan.renamed)
+    if any(record.counts.tfrecord_files for record in records):
+        renamed += settle_records(root, records)
+        records = [PartRecord.read(root, record.part) for record in records]
+    counts = Counts()
+    for record in records:
+        counts.add(record.counts)
+    classes = {**{int(i): i for i in counts.unnamed_category_ids}, **categories}
+    info = coco.Info(description, "1.0")
+    tables = [file for record in records for file in record.files]
+    written = [
+        _write(root, layout.COCO_DETECTIONS, lambda out: coco.write_results(out, _each(root, tables, "detections"))),
+        _write(
+            root, layout.COCO_DATASET, lambda out: coco.write_dataset(out, info, classes, _each(root, tables, "images"))
+        ),
+    ]
+    detector, work_s = _times(root, tables)
+    return Outcome(counts, renamed, detector, work_s, [*tables, *written, *_plan_files(root, plan)])
+
+
+def _each(root: str, files: Sequence[FileRecord], table: str) -> Iterator[pa.Table]:
+    for file in files:
+        if file.path.startswith(f"{table}/"):
+            yield read_table(root, file.path)
+
+
+def _write(root: str, path: str, write: Callable[[BinaryIO], int]) -> FileRecord:
+    with storage.atomic_writer(storage.join(root, path)) as out:
+        hashing = _Hashing(out)
+        rows = write(cast(BinaryIO, hashing))
+    return FileRecord(path, rows, hashing.size, hashing.digest.hexdigest())
+
+
+class _Hashing(io.RawIOBase):
+    """Passes bytes on, and knows their number and sha256."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self.size = 0
+        self.digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        self.size += len(data)
+        self.digest.update(data)
+        self._out.write(data)
+        return len(data)
+
+
+def _times(root: str, files: Sequence[FileRecord]) -> tuple[DetectorRecord, dict[str, float]]:
+    processes: set[str] = set()
+    loads = 0
+    sums = dict.fromkeys(_STEPS, 0.0)
+    for table in _each(root, files, "timings"):
+        processes.update(pc.unique(table["process"]).to_pylist())
+        loads += pc.sum(pc.greater(table["load_ms"], 0)).as_py() or 0
+        for step in _STEPS:
+            sums[step] += (pc.sum(table[step]).as_py() or 0.0) / 1e3
+    load_s = round(sums["load_ms"] / loads, 3) if loads else 0.0
+    work_s = {step.removesuffix("_ms"): round(seconds, 3) for step, seconds in sums.items()}
+    return DetectorRecord(len(processes), loads, load_s), work_s
+
+
+def _plan_files(root: str, plan: Plan) -> Iterator[FileRecord]:
+    slices = -(-len(plan.parts) // PARTS_A_SLICE)
+    paths = [layout.PLAN, *map(layout.plan_slice, range(slices)), *map(layout.part_record, range(len(plan.parts)))]
+    if storage.exists(storage.join(root, layout.IMAGE_IDS)):
+        paths.append(layout.IMAGE_IDS)
+    for path in paths:
+        data = storage.read_bytes(storage.join(root, path))
+        yield FileRecord(path, None, len(data), hashlib.sha256(data).hexdigest())

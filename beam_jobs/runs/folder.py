@@ -1,0 +1,120 @@
+"""The folder of a run: whether a new one may start in it, and how an old one is taken away."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import msgspec
+
+from beam_jobs import storage
+from beam_jobs.errors import UsageError
+from beam_jobs.formats.tables import TABLES
+from beam_jobs.runs import layout
+from beam_jobs.runs.plan import PARTS_A_SLICE, Plan, read_part
+
+
+def check_output(root: str, *, overwrite: bool) -> None:
+    """Whether a run may be written to `root`; nothing is changed yet.
+
+    Raises:
+        UsageError: it holds something and `overwrite` is not given, or what it holds is not a run.
+    """
+    if not storage.is_remote(root):
+        _check_local(root)
+    if not _names(root):
+        return
+    if not overwrite:
+        raise UsageError(
+            f"--output {root} is not empty: name another folder, or give --overwrite to replace the run in it."
+        )
+    _old_plan(root)
+
+
+def remove_run(root: str) -> None:
+    """Takes away the run in `root`, finished or not, and nothing else: only the files that its plan leads to.
+
+    The plan goes last, so that doing this again continues where it was stopped.
+    """
+    if not _names(root):
+        return
+    plan = _old_plan(root)
+    folders = {"", layout.PLAN_FOLDER}
+    for path in _owned(root, plan):
+        _remove(storage.join(root, path))
+        folders.add(path.rpartition("/")[0])
+    for folder in folders:
+        for name in _names(storage.join(root, folder) if folder else root):
+            if name.startswith(storage.TEMP_PREFIX):  # what a killed writer left
+                _remove(storage.join(root, folder, name) if folder else storage.join(root, name))
+    _remove(storage.join(root, layout.PLAN))
+    parents = {"/".join(folder.split("/")[:depth]) for folder in folders for depth in range(1, folder.count("/") + 2)}
+    for folder in sorted(parents - {""}, key=len, reverse=True):
+        with contextlib.suppress(OSError):  # it is not there, or somebody else's files are in it
+            storage.remove_dir(storage.join(root, folder))
+
+
+def _check_local(root: str) -> None:
+    where = os.path.realpath(root)
+    if where in (os.path.sep, os.path.realpath(os.path.expanduser("~"))):
+        raise UsageError(f"--output {root} is {where}: name a folder of its own for the run.")
+    if os.path.lexists(root) and not os.path.isdir(root):
+        raise UsageError(f"--output {root} is not a folder: name one, or a new one.")
+    parent = where
+    while not os.path.exists(parent):
+        parent = os.path.dirname(parent)
+    if not os.path.isdir(parent):
+        raise UsageError(f"--output {root} cannot be made: {parent} is a file.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UsageError(f"--output {root} cannot be written: there is no permission to write to {parent}.")
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return storage.list_dir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        storage.remove(path)
+
+
+def _old_plan(root: str) -> Plan:
+    try:
+        return Plan.read(root)
+    except FileNotFoundError:
+        raise UsageError(
+            f"--overwrite: {root} holds files but no run of beam-detect (there is no {layout.PLAN} in it). Nothing was"
+            " deleted: name another folder, or empty it yourself."
+        ) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--overwrite: {root}/{layout.PLAN} is not a plan of beam-detect: {error}") from None
+
+
+def _owned(root: str, plan: Plan) -> Iterator[str]:
+    """Every path that the run may have written, relative to `root`, but for the plan itself."""
+    yield from (layout.SUCCESS, layout.MANIFEST, layout.COCO_DETECTIONS, layout.COCO_DATASET)
+    for part in range(len(plan.parts)):
+        if plan.job.get("annotation"):
+            yield from _annotated(root, part)
+        yield from (layout.part_table(table, part) for table in (*TABLES, "annotated"))
+        yield layout.part_record(part)
+    yield from map(layout.plan_slice, range(-(-len(plan.parts) // PARTS_A_SLICE)))
+    yield layout.IMAGE_IDS
+
+
+def _annotated(root: str, part: int) -> Iterator[str]:
+    """The annotated pictures of a part: one at each input's path, or a folder of them where it is a TFRecord file."""
+    try:
+        planned = read_part(root, part)
+    except FileNotFoundError:  # removing was stopped after this slice of the plan
+        return
+    for one in planned:
+        path = layout.annotated_path(one.key.file_name)
+        names = _names(storage.join(root, path))
+        yield from (f"{path}/{name}" for name in names if name[:6].isdigit())
+        if not names:
+            yield path

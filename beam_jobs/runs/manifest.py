@@ -1,0 +1,132 @@
+"""`run.json`: what a run did, with which versions, and every file that belongs to it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any, Literal
+
+import msgspec
+
+from beam_jobs import storage
+from beam_jobs.errors import UsageError
+from beam_jobs.runs import layout
+from beam_jobs.runs.parts import Counts, FileRecord
+from beam_jobs.runs.plan import Renamed
+
+MANIFEST_VERSION = 1
+
+#: Packages whose version may change a byte of the results.
+_PACKAGES = ("apache-beam", "numpy", "pillow", "pyarrow", "tensorflow")
+
+
+class ModelRecord(msgspec.Struct, frozen=True):
+    """The detector that ran: fingerprint is the sha256 of what it is made of; details are in its own words."""
+
+    name: str
+    fingerprint: str
+    engine: str
+    details: dict[str, str]
+
+
+class InputsRecord(msgspec.Struct, frozen=True):
+    """What was planned and what was left out before planning."""
+
+    planned: int
+    parts: int
+    repeated: int
+    hidden_skipped: int
+    folder_links_skipped: int
+    special_files_skipped: int
+
+
+class DetectorRecord(msgspec.Struct, frozen=True):
+    """Detector processes that gave a result, detectors that were loaded for them, and the mean seconds of a load."""
+
+    processes: int
+    loads: int
+    load_s: float
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """The whole of `run.json`. `counts`, `model` and the `files` (but for timings) are the same on every run."""
+
+    version: int
+    status: Literal["succeeded", "failed"]
+    program_version: str
+    command: list[str]
+    job: dict[str, Any]
+    model: ModelRecord
+    inputs: InputsRecord
+    counts: Counts
+    renamed: list[Renamed]
+    detector: DetectorRecord
+    #: Wall-clock seconds of the stages of the launcher.
+    stage_s: dict[str, float]
+    #: Seconds of all detector processes together.
+    work_s: dict[str, float]
+    pictures_per_s: float
+    started: str
+    ended: str
+    versions: dict[str, str]
+    machine: dict[str, str]
+    files: list[FileRecord]
+
+    @staticmethod
+    def read(root: str) -> Manifest:
+        """The manifest of a finished run.
+
+        Raises:
+            UsageError: there is none, or it is not one of ours.
+        """
+        path = storage.join(root, layout.MANIFEST)
+        try:
+            return msgspec.json.decode(storage.read_bytes(path), type=Manifest)
+        except FileNotFoundError:
+            raise UsageError(f"{root} is not a finished run: it has no {layout.MANIFEST}.") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path} is not a manifest of beam-detect: {error}") from None
+
+    def write(self, root: str) -> None:
+        """Writes `run.json`, and `_SUCCESS` after it if the run succeeded."""
+        data = msgspec.json.format(msgspec.json.encode(self), indent=1)
+        storage.write_atomic(storage.join(root, layout.MANIFEST), data + b"\n")
+        if self.status == "succeeded":
+            storage.write_atomic(storage.join(root, layout.SUCCESS), b"")
+
+
+def program_version() -> str:
+    """The version of the installed package."""
+    return metadata.version("beam-detect")
+
+
+def versions() -> dict[str, str]:
+    """Versions that may change a byte of the results; without importing any of the packages."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
+
+
+def machine() -> dict[str, str]:
+    """What the launcher runs on."""
+    return {"system": platform.platform(), "processor": _processor(), "cores": str(len(os.sched_getaffinity(0)))}
+
+
+def table_files(files: Sequence[FileRecord], table: str) -> list[str]:
+    """The paths of a table's files, in order."""
+    return [file.path for file in files if file.path.startswith(f"{table}/")]
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

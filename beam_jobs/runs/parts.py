@@ -1,0 +1,161 @@
+"""A part: the slice of the plan that is committed, resumed and counted as one."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Iterable
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_jobs import storage
+from beam_jobs.errors import JobError
+from beam_jobs.formats.tables import DICTIONARY_COLUMNS, Rows, written
+from beam_jobs.runs import layout
+from beam_jobs.runs.plan import PlannedInput
+
+
+class FileRecord(msgspec.Struct, frozen=True):
+    """A file of a run; `path` is relative to the run's folder, `rows` None where it has none."""
+
+    path: str
+    rows: int | None
+    bytes: int
+    sha256: str
+
+
+class Counts(msgspec.Struct):
+    """Sums over a part, or a run. None depends on how the work was divided.
+
+    Args:
+        inputs: pictures and records that were there to do: planned inputs, each TFRecord file counted as its records.
+        tfrecord_files: the files among the planned inputs that turned out to be TFRecord files.
+        images: rows of `images`.
+        failures: rows of `failures`, by code.
+        images_with_detections: pictures in which something was found.
+        detections: rows of `detections`.
+        annotated: annotated pictures.
+        empty_boxes: boxes that had no area inside the picture, and were left out.
+        unnamed_category_ids: detections whose class id the label map does not name, by id.
+    """
+
+    inputs: int = 0
+    tfrecord_files: int = 0
+    images: int = 0
+    failures: dict[str, int] = {}
+    images_with_detections: int = 0
+    detections: int = 0
+    annotated: int = 0
+    empty_boxes: int = 0
+    unnamed_category_ids: dict[str, int] = {}
+
+    def add(self, other: Counts) -> None:
+        """Adds the counts of `other`."""
+        for name in self.__struct_fields__:
+            mine, more = getattr(self, name), getattr(other, name)
+            setattr(self, name, mine + more if isinstance(mine, int) else _sum(mine, more))
+
+    @property
+    def failed(self) -> int:
+        """Rows of `failures`."""
+        return sum(self.failures.values())
+
+
+def _sum(mine: dict[str, int], more: dict[str, int]) -> dict[str, int]:
+    return dict(sorted((Counter(mine) + Counter(more)).items()))
+
+
+class PartRecord(msgspec.Struct, frozen=True):
+    """`_plan/parts/part-*.json`: the part is committed; these are its files."""
+
+    part: int
+    counts: Counts
+    files: list[FileRecord]
+
+    def write(self, root: str) -> None:
+        """Commits the part."""
+        storage.write_atomic(storage.join(root, layout.part_record(self.part)), msgspec.json.encode(self))
+
+    @staticmethod
+    def read(root: str, part: int) -> PartRecord:
+        """The record of a part that is committed."""
+        return msgspec.json.decode(storage.read_bytes(storage.join(root, layout.part_record(part))), type=PartRecord)
+
+
+def commit_part(root: str, part: int, planned: Iterable[PlannedInput], encoded: Iterable[bytes]) -> PartRecord:
+    """Writes the tables of a part, then the record that it is committed. The same bytes on every try.
+
+    Args:
+        planned: the inputs of the part.
+        encoded: the encoded rows of all its groups, in any order.
+
+    Raises:
+        JobError: the rows do not account for every input exactly once.
+    """
+    rows = Rows.concat(Rows.decode(data) for data in encoded)
+    counts = _account(part, planned, rows)
+    record = PartRecord(part, counts, _write_tables(root, part, rows))
+    record.write(root)
+    return record
+
+
+def _write_tables(root: str, part: int, rows: Rows) -> list[FileRecord]:
+    return [
+        write_table(root, layout.part_table(name, part), written(name, table), DICTIONARY_COLUMNS[name])
+        for name, table in rows.tables.items()
+        if name != "containers" and (name != "annotated" or table.num_rows)
+    ]
+
+
+def write_table(root: str, path: str, table: pa.Table, dictionary_columns: Iterable[str]) -> FileRecord:
+    """Writes a Parquet file below `root`; the same table gives the same bytes on the same version of pyarrow."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", use_dictionary=list(dictionary_columns))
+    data = sink.getvalue()
+    storage.write_atomic(storage.join(root, path), data)
+    return FileRecord(path, table.num_rows, len(data), hashlib.sha256(data).hexdigest())
+
+
+def read_table(root: str, path: str) -> pa.Table:
+    """A Parquet file below `root`."""
+    return pq.read_table(io.BytesIO(storage.read_bytes(storage.join(root, path))))
+
+
+def _account(part: int, planned: Iterable[PlannedInput], rows: Rows) -> Counts:
+    """The counts of a part, after a look that every input left exactly once: as an image or as a failure."""
+    tables = rows.tables
+    seen: Counter[tuple[int, int]] = Counter()
+    for name in ("images", "failures"):
+        table = tables[name]
+        seen.update(zip(table["input"].to_pylist(), table["record"].to_pylist(), strict=True))
+    records = dict(
+        zip(tables["containers"]["input"].to_pylist(), tables["containers"]["records"].to_pylist(), strict=True)
+    )
+    due: Counter[tuple[int, int]] = Counter()
+    for one in planned:
+        places = range(records[one.input]) if one.input in records else (-1,)
+        due.update((one.input, record) for record in places)
+    if seen != due:
+        missing, extra = (due - seen).total(), (seen - due).total()
+        raise JobError(
+            f"Part {part} does not add up: {due.total()} inputs, of which {missing} have no row, and {extra} rows too"
+            " many. Nothing of it was written. Please report this."
+        )
+    failures = Counter(tables["failures"]["code"].to_pylist())
+    found = tables["images"]["num_detections"].to_pylist()
+    prefix = "category:"
+    unnamed = {name.removeprefix(prefix): n for name, n in rows.counters.items() if name.startswith(prefix)}
+    return Counts(
+        inputs=due.total(),
+        tfrecord_files=len(records),
+        images=len(found),
+        failures=dict(sorted(failures.items())),
+        images_with_detections=sum(count > 0 for count in found),
+        detections=sum(found),
+        annotated=tables["annotated"].num_rows,
+        empty_boxes=rows.counters.get("empty_boxes", 0),
+        unnamed_category_ids=dict(sorted(unnamed.items(), key=lambda item: int(item[0]))),
+    )

@@ -1,0 +1,171 @@
+"""Files anywhere: a local path, or a URL of a file system that Beam knows (`gs://`, `s3://`, `hdfs://`, …).
+
+The only importer of Beam's FileSystems, and only when a URL is met: local work never waits for Beam's import.
+Whatever goes wrong is an `OSError` (`FileNotFoundError`, `PermissionError`, …), on every file system.
+Undecodable bytes of a local path are surrogate escapes, as in `os.fsdecode`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, BinaryIO
+
+from beam_jobs.storage import local, remote
+from beam_jobs.storage.local import TEMP_PREFIX
+from beam_jobs.storage.remote import Entry, set_options, stat_remote, walk_remote
+
+__all__ = [
+    "TEMP_PREFIX",
+    "Entry",
+    "FileTooLargeError",
+    "atomic_writer",
+    "display_name",
+    "exists",
+    "is_dir",
+    "is_remote",
+    "join",
+    "list_dir",
+    "make_dirs",
+    "open_read",
+    "read_bytes",
+    "reason",
+    "remove",
+    "remove_dir",
+    "set_options",
+    "size",
+    "stat_remote",
+    "walk_remote",
+    "write_atomic",
+]
+
+_SCHEME = re.compile(r"[a-zA-Z][-a-zA-Z0-9+.]*://")
+
+
+class FileTooLargeError(OSError):
+    """A file is longer than the caller accepts."""
+
+    def __init__(self, path: str, max_bytes: int) -> None:
+        super().__init__(errno.EFBIG, f"longer than {max_bytes:,} bytes", path)
+        self.max_bytes = max_bytes
+
+    def __reduce__(self) -> tuple[type[FileTooLargeError], tuple[Any, int]]:
+        return type(self), (self.filename, self.max_bytes)
+
+
+def is_remote(path: str) -> bool:
+    """Whether `path` is a URL (`scheme://…`) and not a local path."""
+    return _SCHEME.match(path) is not None
+
+
+def display_name(path: str) -> str:
+    """The path as valid UTF-8, for tables and messages: as it is, but for undecodable bytes, which become `%FF`."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return re.sub("[\ud800-\udfff]", lambda found: f"%{ord(found[0]) & 0xFF:02X}", path)
+    return path
+
+
+def reason(error: OSError) -> str:
+    """Why, in a few words, without the path: for messages that name the path themselves. The same on every run."""
+    return error.strerror or str(error) or type(error).__name__
+
+
+def join(root: str, *parts: str) -> str:
+    """`root/part/…`, for local paths and URLs alike; the parts are relative and use `/`."""
+    path = root
+    for part in parts:
+        path = f"{path}{part}" if not path or path.endswith("/") else f"{path}/{part}"
+    return path
+
+
+def open_read(path: str, *, special: bool = False) -> BinaryIO:
+    """Open for reading: the bytes as they are, never decompressed because of the name's ending.
+
+    Args:
+        special: accept local pipes and devices too (`/dev/stdin`); else only regular files, so that a fifo cannot
+            block and a device cannot feed for ever.
+    """
+    return remote.open_read(path) if is_remote(path) else local.open_read(path, special=special)
+
+
+def read_bytes(path: str, max_bytes: int | None = None) -> bytes:
+    """The whole file.
+
+    Raises:
+        FileTooLargeError: it holds more than `max_bytes`; no more than that was read.
+    """
+    with open_read(path) as file:
+        if max_bytes is None:
+            return file.read()
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise FileTooLargeError(path, max_bytes)
+    return data
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file or a folder (on an object store: any object below `path/`)."""
+    return bool(_store(path).exists(path))
+
+
+def is_dir(path: str) -> bool:
+    """Whether `path` is a folder (on an object store: there is an object below `path/`)."""
+    return bool(_store(path).is_dir(path))
+
+
+def size(path: str) -> int:
+    """The size of a file in bytes."""
+    return int(_store(path).size(path))
+
+
+def list_dir(path: str) -> list[str]:
+    """The names directly below a folder, sorted by code point.
+
+    Beam lists an object store with everything below, so there this costs as much as walking the tree.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    return sorted(_store(path).list_dir(path))
+
+
+def make_dirs(path: str) -> None:
+    """Make a folder and its parents where they are missing; nothing to do on an object store."""
+    _store(path).make_dirs(path)
+
+
+@contextlib.contextmanager
+def atomic_writer(path: str) -> Iterator[BinaryIO]:
+    """A binary file that appears at `path` whole or not at all; parent folders are made, an old file is replaced.
+
+    Leaving the block by an exception leaves what was there before. Do not close the file inside the block.
+    """
+    with _store(path).atomic_writer(path) as file:
+        yield file
+
+
+def write_atomic(path: str, data: bytes) -> None:
+    """Write a whole file, as `atomic_writer` does."""
+    with atomic_writer(path) as file:
+        file.write(data)
+
+
+def remove(path: str) -> None:
+    """Delete one file; FileNotFoundError when it is not there, except on some object stores, where that passes."""
+    _store(path).remove(path)
+
+
+def remove_dir(path: str) -> None:
+    """Delete an empty folder; OSError when it holds anything. Folders of remote file systems are left."""
+    if not is_remote(path):
+        os.rmdir(path)
+
+
+def _store(path: str) -> ModuleType:
+    return remote if is_remote(path) else local

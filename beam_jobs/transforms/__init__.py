@@ -1,0 +1,1 @@
+"""Beam steps. They wire; the functions that work are in the rooms below."""

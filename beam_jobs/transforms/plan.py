@@ -1,0 +1,46 @@
+"""From parts of the plan to groups of work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import apache_beam as beam
+
+from beam_jobs.processes.picture import Work
+from beam_jobs.runs.plan import read_part
+
+#: A part's number and a few of its inputs.
+Group = tuple[int, tuple[Work, ...]]
+
+
+@dataclass
+class ReadPlan(beam.PTransform):
+    """The inputs of some parts of a plan, in groups, spread over the workers.
+
+    Args:
+        root: the run's folder.
+        parts: the parts to do.
+        group_size: inputs a group. It has no influence on the results.
+    """
+
+    root: str
+    parts: range
+    group_size: int
+
+    def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[Group]:
+        return (
+            pbegin
+            | "Parts" >> beam.Create(self.parts, reshuffle=False)  # int
+            | "SpreadParts" >> beam.Reshuffle()  # int
+            | "Groups" >> beam.FlatMap(groups_of_part, self.root, self.group_size).with_output_types(Group)
+            | "SpreadGroups" >> beam.Reshuffle()  # Group
+        )
+
+
+def groups_of_part(part: int, root: str, group_size: int) -> Iterator[Group]:
+    """The inputs of a part, `group_size` at a time."""
+    works = (Work(planned.key, planned.input) for planned in read_part(root, part))
+    while group := tuple(islice(works, group_size)):
+        yield part, group

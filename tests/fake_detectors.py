@@ -1,0 +1,130 @@
+"""Detectors that need no model: quick, exact, and, where a test asks for it, fatal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from beam_jobs.detectors.base import DetectorInfo, Picture
+from beam_jobs.records import Detections
+
+CATEGORIES = {1: "red", 2: "green", 3: "blue"}
+
+#: A picture of this width does what the fatal detectors are made for.
+FATAL_WIDTH = 13
+
+
+class ColourDetector:
+    """Finds one box a colour: around all pixels in which that channel alone is above 128.
+
+    The score is the share of the box that is of that colour.
+    """
+
+    info = DetectorInfo("python", {"input": "uint8 [height, width, 3]"})
+
+    def detect(self, pictures: Sequence[Picture]) -> Sequence[Detections]:
+        return [self.one(picture) for picture in pictures]
+
+    def one(self, picture: Picture) -> Detections:
+        boxes, scores, ids = [], [], []
+        strong = picture > 128
+        for channel in range(3):
+            others = [c for c in range(3) if c != channel]
+            mask = strong[:, :, channel] & ~strong[:, :, others].any(axis=2)
+            ys, xs = np.nonzero(mask)
+            if len(xs):
+                box = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+                boxes.append(box)
+                scores.append(mask.sum() / ((box[2] - box[0]) * (box[3] - box[1])))
+                ids.append(channel + 1)
+        return Detections(
+            np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(ids, np.int32)
+        )
+
+
+class _Colours:
+    """A factory that says of itself what it makes."""
+
+    categories = CATEGORIES
+    fingerprint = "c0" * 32
+
+    def __call__(self) -> ColourDetector:
+        return ColourDetector()
+
+
+colours = _Colours()
+
+
+class _Fatal(ColourDetector):
+    def detect(self, pictures: Sequence[Picture]) -> Sequence[Detections]:
+        for picture in pictures:
+            if picture.shape[1] == FATAL_WIDTH:
+                self.end()
+        return super().detect(pictures)
+
+    def end(self) -> None:
+        raise NotImplementedError
+
+
+class Segfault(_Fatal):
+    """Kills its process, as a bug in a native library does."""
+
+    def end(self) -> None:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class SegfaultOnce(_Fatal):
+    """Kills its process the first time only: a marker file remembers."""
+
+    def end(self) -> None:
+        marker = os.environ["BEAM_DETECT_TEST_MARKER"]
+        if not os.path.exists(marker):
+            with open(marker, "w"):
+                pass
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class Hang(_Fatal):
+    """Never comes back."""
+
+    def end(self) -> None:
+        time.sleep(3600)
+
+
+class Raise(_Fatal):
+    """Raises, with an object's address in the message."""
+
+    def end(self) -> None:
+        raise RuntimeError(f"cannot do {object()}")
+
+
+class Slow(ColourDetector):
+    """Takes its time with every picture."""
+
+    def detect(self, pictures: Sequence[Picture]) -> Sequence[Detections]:
+        time.sleep(0.2)
+        return super().detect(pictures)
+
+
+class Unnamed(ColourDetector):
+    """Finds classes that no label map names, and boxes outside of the picture."""
+
+    def one(self, picture: Picture) -> Detections:
+        height, width = picture.shape[:2]
+        boxes = [(-5, -5, width + 5, height + 5), (width + 1, 0, width + 9, 5), (0, 0, 2, 2)]
+        return Detections(
+            np.array(boxes, np.float32), np.array([0.5, 0.9, 0.7], np.float32), np.array([77, 1, 1], np.int32)
+        )
+
+
+def ends_while_loading() -> ColourDetector:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def refuses() -> ColourDetector:
+    raise ValueError("no weights here")

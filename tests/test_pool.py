@@ -1,0 +1,146 @@
+"""Detector processes that crash, hang, raise, refuse: real processes, killed for real."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from beam_jobs.detectors import catalogue
+from beam_jobs.detectors.base import DetectorSpec
+from beam_jobs.errors import JobError, UsageError
+from beam_jobs.formats.tables import Rows
+from beam_jobs.processes.picture import PictureSettings, Work
+from beam_jobs.processes.pool import DetectorPool
+from beam_jobs.records import ImageKey
+from tests.fake_detectors import CATEGORIES, FATAL_WIDTH
+from tests.pictures import encode, picture, write_pictures
+
+
+def spec(factory: str) -> DetectorSpec:
+    return DetectorSpec("factory", "fake", f"tests.fake_detectors:{factory}", "f" * 64, CATEGORIES)
+
+
+@pytest.fixture
+def works(tmp_path: Path) -> tuple[Work, ...]:
+    """Ten pictures; the fourth is the fatal one."""
+    names = write_pictures(tmp_path / "in", 10)
+    (tmp_path / "in" / "fatal.png").write_bytes(encode(picture(FATAL_WIDTH, 8)))
+    names[3] = "fatal.png"
+    return tuple(Work(ImageKey(i, str(tmp_path / "in" / name), name), i) for i, name in enumerate(names))
+
+
+def outcome(pool: DetectorPool, group: tuple[Work, ...]) -> Rows:
+    return Rows.concat(Rows.decode(reply.rows) for reply in pool.submit(group).result(60))
+
+
+def failures(rows: Rows) -> list[tuple[int, str, str]]:
+    return [(row["input"], row["code"], row["message"]) for row in rows.tables["failures"].to_pylist()]
+
+
+def test_a_detector_that_kills_its_process_costs_that_picture_only(works):
+    pool = DetectorPool(spec("Segfault"), PictureSettings(), 1)
+    try:
+        rows = outcome(pool, works)
+        assert failures(rows) == [(3, "crashed", "The detector process was ended by SIGSEGV.")]
+        assert sorted(rows.tables["images"]["input"].to_pylist()) == [i for i in range(10) if i != 3]
+        assert pool.tally.done == 10
+        # One process for the group, one for the second try, one after it.
+        assert len(pool.loads) == 3
+    finally:
+        pool.close()
+
+
+def test_a_picture_that_kills_once_is_tried_again(works, tmp_path, monkeypatch):
+    monkeypatch.setenv("BEAM_DETECT_TEST_MARKER", str(tmp_path / "marker"))
+    pool = DetectorPool(spec("SegfaultOnce"), PictureSettings(), 1)
+    try:
+        rows = outcome(pool, works)
+        assert failures(rows) == []
+        assert rows.tables["images"].num_rows == 10
+    finally:
+        pool.close()
+
+
+def test_a_hang_is_ended_after_its_time(works):
+    pool = DetectorPool(spec("Hang"), PictureSettings(max_seconds=1.0), 1)
+    try:
+        assert failures(outcome(pool, works)) == [
+            (3, "timed_out", "The detector process was still at it after 1 seconds.")
+        ]
+    finally:
+        pool.close()
+
+
+def test_an_exception_costs_its_picture_and_its_message_is_stable(works):
+    pool = DetectorPool(spec("Raise"), PictureSettings(), 1)
+    try:
+        assert failures(outcome(pool, works)) == [(3, "inference", "The detector raised RuntimeError.")]
+        assert len(pool.loads) == 1
+    finally:
+        pool.close()
+
+
+def test_a_process_killed_from_outside_loses_nothing(works):
+    pool = DetectorPool(spec("Slow"), PictureSettings(), 2)
+    try:
+        futures = [pool.submit(works[:5]), pool.submit(works[5:])]
+        pool.ready()
+        time.sleep(0.5)
+        for child in list(pool._children):
+            os.kill(child._process.pid, signal.SIGKILL)
+        rows = Rows.concat(Rows.decode(reply.rows) for future in futures for reply in future.result(60))
+        assert failures(rows) == []
+        assert sorted(rows.tables["images"]["input"].to_pylist()) == list(range(10))
+    finally:
+        pool.close()
+
+
+def test_the_detector_is_loaded_once_a_process(works):
+    pool = DetectorPool(spec("colours"), PictureSettings(), 2)
+    try:
+        rows = Rows.concat(outcome(pool, (work,)) for work in works)
+        timings = rows.tables["timings"].to_pylist()
+        processes = {row["process"] for row in timings}
+        assert sum(row["load_ms"] > 0 for row in timings) == len(processes) <= len(pool.loads) <= 2
+    finally:
+        pool.close()
+
+
+def test_a_detector_that_cannot_be_opened_is_refused_with_its_reason():
+    pool = DetectorPool(spec("refuses"), PictureSettings(), 2)
+    try:
+        with pytest.raises(UsageError, match="no weights here"):
+            pool.ready()
+        with pytest.raises(UsageError, match="no weights here"):
+            pool.submit(()).result(10)
+    finally:
+        pool.close()
+
+
+def test_a_detector_that_dies_while_loading_ends_the_job():
+    pool = DetectorPool(spec("ends_while_loading"), PictureSettings(), 1)
+    try:
+        with pytest.raises(JobError, match=r"SIGKILL.*3 times in a row"):
+            pool.ready()
+    finally:
+        pool.close()
+
+
+def test_closing_leaves_no_process(works):
+    pool = DetectorPool(spec("Slow"), PictureSettings(), 2)
+    pool.submit(works)
+    pool.ready()
+    pids = [child._process.pid for child in pool._children]
+    pool.close()
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_resolve_of_a_factory_gives_what_the_pool_needs():
+    found = catalogue.resolve("tests.fake_detectors:colours", label_map=None, threads=1)
+    assert (found.kind, dict(found.categories), found.fingerprint) == ("factory", CATEGORIES, "c0" * 32)
