@@ -463,3 +463,15 @@ def test_a_disk_that_fills_up_ends_the_job_incomplete(tmp_path, capsys):
         "beam-detect: incomplete: Cannot write the annotated picture annotated/noise.png: File too large.\n"
     )
     assert not (tmp_path / "out/_SUCCESS").exists()
+
+
+def test_another_runner_gives_the_same_bytes(tmp_path):
+    write_pictures(tmp_path / "in", 30)
+    common = (f"--input={tmp_path}/in", "--part_size=7", "--workers=1")
+    detect(tmp_path / "default", *common)
+    detect(tmp_path / "named", *common, "--runner=DirectRunner")
+    runner = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+    manifest = detect(tmp_path / "other", *common, f"--runner={runner}")
+    # Not the launcher's own processes: those of the runner's worker.
+    assert manifest.detector.loads == 1
+    assert promised(tmp_path / "default") == promised(tmp_path / "named") == promised(tmp_path / "other")

@@ -67,6 +67,8 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
     started = datetime.now(UTC)
     stages = _Stages()
     root = options.output if storage.is_remote(options.output) else os.path.abspath(options.output)
+    if beam_args:
+        storage.set_options(beam_args)
     check_output(root, overwrite=options.overwrite)
     with ExitStack() as stack, stages.time("total"):
         with stages.time("model_files"):
@@ -81,10 +83,10 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         processes = _processes(options, planner)
         local = engine.is_local(beam_args)
         # On another runner the detector is opened here to see whether it can be.
-        pool = DetectorPool(spec, job.settings, processes if local else 1, verbose=options.verbose)
+        pool = DetectorPool(spec, job.settings, processes if local else 1, beam_args=beam_args, verbose=options.verbose)
         stack.callback(pool.close)
         if not options.dry_run:
-            source = _source(job, processes, options.verbose)  # imports Beam while the model is opened
+            source = _source(job, processes, beam_args, options.verbose)  # imports Beam while the model is opened
         with stages.time("model_open"):
             info = pool.ready()
         if options.dry_run:
@@ -170,7 +172,7 @@ def _processes(options: argparse.Namespace, planner: Planner) -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _source(job: DetectJob, processes: int, verbose: bool) -> PoolSource:
+def _source(job: DetectJob, processes: int, beam_args: Sequence[str], verbose: bool) -> PoolSource:
     if not verbose:
         # Before the import, while which Beam warns of optional packages. What it logs later, we say ourselves.
         logging.getLogger().setLevel(logging.CRITICAL)
@@ -178,7 +180,7 @@ def _source(job: DetectJob, processes: int, verbose: bool) -> PoolSource:
 
     from beam_jobs.transforms.detect import PoolSource
 
-    return PoolSource(job.spec, job.settings, processes, verbose, Shared())
+    return PoolSource(job.spec, job.settings, processes, tuple(beam_args), verbose, Shared())
 
 
 def _write_plan(planner: Planner, root: str, job: DetectJob) -> Plan:

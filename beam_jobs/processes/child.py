@@ -13,6 +13,7 @@ import threading
 import time
 from multiprocessing.connection import Connection
 
+from beam_jobs import storage
 from beam_jobs.detectors import open_detector
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.processes.messages import Ready, Refused, Setup
@@ -25,6 +26,8 @@ def main(descriptor: int) -> None:
     setup = connection.recv()
     _end_with_parent()
     sys.path[:] = setup.search_path
+    if setup.beam_args:
+        storage.set_options(setup.beam_args)
     worker = _open(connection, setup)
     while worker is not None:
         try:

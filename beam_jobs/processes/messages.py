@@ -14,11 +14,13 @@ class Setup:
 
     Args:
         search_path: `sys.path` of the parent, so that a detector of one's own is found.
+        beam_args: flags of Beam's, which hold the options of remote file systems.
     """
 
     spec: DetectorSpec
     settings: PictureSettings
     search_path: tuple[str, ...]
+    beam_args: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,17 +44,26 @@ class DetectorPool:
     picture alone; the others of its group are done again.
 
     Args:
+        beam_args: flags of Beam's, which hold the options of remote file systems.
         verbose: let the processes write to the terminal, for people who look for the cause of something.
     """
 
-    def __init__(self, spec: DetectorSpec, settings: PictureSettings, processes: int, *, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        spec: DetectorSpec,
+        settings: PictureSettings,
+        processes: int,
+        *,
+        beam_args: Sequence[str] = (),
+        verbose: bool = False,
+    ) -> None:
         if processes < 1:
             raise ValueError(f"processes must be at least 1, got {processes}")
         self.size = processes
         self.tally = Tally()
         #: How many detectors were loaded, and the seconds each took.
         self.loads: list[float] = []
-        self._setup = Setup(spec, settings, tuple(sys.path))
+        self._setup = Setup(spec, settings, tuple(sys.path), tuple(beam_args))
         self._verbose = verbose
         self._tasks: queue.SimpleQueue[tuple[tuple[Work, ...], Future[list[Reply]]] | None] = queue.SimpleQueue()
         self._first: Future[DetectorInfo] = Future()

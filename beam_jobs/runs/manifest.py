@@ -94,7 +94,8 @@ class Manifest(msgspec.Struct, frozen=True):
         data = msgspec.json.format(msgspec.json.encode(self), indent=1)
         storage.write_atomic(storage.join(root, layout.MANIFEST), data + b"\n")
         if self.status == "succeeded":
-            storage.write_atomic(storage.join(root, layout.SUCCESS), b"")
+            # Not empty: Beam's S3 client cannot write an object without bytes.
+            storage.write_atomic(storage.join(root, layout.SUCCESS), b"\n")
 
 
 def program_version() -> str:

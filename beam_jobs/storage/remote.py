@@ -10,7 +10,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, BinaryIO, cast
 
@@ -30,14 +30,15 @@ class Entry:
     mtime_ns: int | None
 
 
-def set_options(options: Any) -> None:
-    """Give the file systems their options (endpoint, project, …): a PipelineOptions or a dict. Imports Beam.
+def set_options(beam_args: Sequence[str]) -> None:
+    """Give the file systems their options (endpoint, project, …), as flags of Beam's. Imports Beam.
 
     A runner's workers have them already; the launcher and processes of our own have not.
     """
     from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import PipelineOptions
 
-    FileSystems.set_options(options)
+    FileSystems.set_options(PipelineOptions(list(beam_args)))
 
 
 def open_read(url: str) -> BinaryIO:

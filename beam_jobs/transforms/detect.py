@@ -31,6 +31,7 @@ class PoolSource:
     spec: DetectorSpec
     settings: PictureSettings
     processes: int
+    beam_args: tuple[str, ...]
     verbose: bool
     handle: Shared
 
@@ -40,7 +41,7 @@ class PoolSource:
         return pool
 
     def _make(self) -> DetectorPool:
-        return DetectorPool(self.spec, self.settings, self.processes, verbose=self.verbose)
+        return DetectorPool(self.spec, self.settings, self.processes, beam_args=self.beam_args, verbose=self.verbose)
 
 
 @dataclass

@@ -1,0 +1,73 @@
+"""What the README says, run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from beam_jobs.cli import flags
+from beam_jobs.cli.main import main
+from beam_jobs.formats.tables import TABLES
+from tests.pictures import write_pictures
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.M | re.S)
+
+
+def commands() -> list[str]:
+    lines = "\n".join(blocks("sh")).splitlines()
+    return [line for line in lines if line.startswith("beam-detect detect")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("readme")
+    write_pictures(folder / "in", 5)
+    (folder / "in" / "bad.jpg").write_bytes(b"x")
+    words = [f"--input={folder}/in", f"--output={folder}/out", "--model=tests.fake_detectors:colours", "--annotate"]
+    assert main(["detect", *words]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_queries_run_as_they_stand(folder, code):
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_are_understood(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("job.toml").write_text('input = "photos"\noutput = "out"\nannotate = true\n')
+    options, rest = flags.parse(shlex.split(command)[1:])
+    assert rest == []
+    assert options.output
+
+
+def test_there_are_commands_and_queries():
+    assert len(commands()) >= 10
+    assert len(blocks("python")) >= 3
+
+
+def test_tables_and_outputs_are_those_of_a_run(folder):
+    for name, schema in TABLES.items():
+        (row,) = re.findall(rf"^\| {name} \| (.*) \|$", README, re.M)
+        assert [column.split(" ")[0] for column in row.split(", ")] == schema.names
+    listed = re.findall(r"^DIR/([\w./-]+)", README, re.M)
+    tops = {path.split("/")[0].rstrip("…") for path in listed}
+    assert tops == {path.name for path in (folder / "out").iterdir()}
+
+
+def test_links_lead_somewhere():
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
