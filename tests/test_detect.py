@@ -172,7 +172,8 @@ def test_records_take_ids_from_the_ground_truth(tmp_path):
     write_shards(tmp_path / "records", names, tmp_path / "in")
     truth = tmp_path / "truth.json"
     truth.write_text(json.dumps({"images": [{"id": 100 + i, "file_name": f"x/{n}"} for i, n in enumerate(names)]}))
-    detect(tmp_path / "out", f"--input={tmp_path}/records", f"--image_ids={truth}")
+    manifest = detect(tmp_path / "out", f"--input={tmp_path}/records", f"--image_ids={truth}")
+    assert manifest.known_image_ids == 4
     assert tables(tmp_path / "out")["images"].image_id.tolist() == [100, 101, 102, 103]
 
 
@@ -269,7 +270,7 @@ def test_limit_and_list(tmp_path, monkeypatch):
         (["--input=IN", "--min-score=0.5"], "There is no flag --min-score. Did you mean --min_score?"),
         (["--input=IN", "--numworkers=3"], "There is no flag --numworkers"),
         (["--input=IN", "--direct_num_workers=3"], "--workers says how many"),
-        (["--input=IN", "oops.jpg"], "Inputs are given as --input PATTERN"),
+        (["--input=IN", "oops.jpg"], "with quotes around a pattern"),
         (["--input=IN/*.xyz"], "IN/*.xyz"),
         (["--input=IN", "--input=nowhere.jpg"], "nowhere.jpg"),
         ([], "No input"),

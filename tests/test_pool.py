@@ -78,7 +78,9 @@ def test_a_hang_is_ended_after_its_time(works):
 def test_an_exception_costs_its_picture_and_its_message_is_stable(works):
     pool = DetectorPool(spec("Raise"), PictureSettings(), 1)
     try:
-        assert failures(outcome(pool, works)) == [(3, "inference", "The detector raised RuntimeError.")]
+        assert failures(outcome(pool, works)) == [
+            (3, "inference", "The detector raised RuntimeError: cannot do <object object at (address)>")
+        ]
         assert len(pool.loads) == 1
     finally:
         pool.close()

@@ -17,7 +17,7 @@ PHOTOGRAPHS = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "moto
 
 def run(options: argparse.Namespace) -> int:
     """Does the demo; returns the exit status of the run."""
-    folder = _photographs()
+    folder = photographs()
     words = ["detect", "--output", options.output, "--annotate", "--overwrite", "--root", str(folder)]
     words += [f"--input={folder / name}" for name in PHOTOGRAPHS]
     if options.verbose:
@@ -29,7 +29,8 @@ def run(options: argparse.Namespace) -> int:
     return status
 
 
-def _photographs() -> Path:
+def photographs() -> Path:
+    """The folder with the photographs."""
     # Found without importing scikit-image, which takes a second.
     found = importlib.util.find_spec("skimage")
     if found is None or found.origin is None:

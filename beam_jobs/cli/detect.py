@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from beam_jobs import matching, storage
-from beam_jobs.cli import engine
-from beam_jobs.cli.progress import Progress
-from beam_jobs.cli.summary import LISTED_PICTURES, listing, summary
+from beam_jobs.cli import engine, interrupt
+from beam_jobs.cli.progress import Progress, status
+from beam_jobs.cli.summary import LISTED_PICTURES, listing, say, summary
 from beam_jobs.detectors import catalogue
 from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.formats.coco_ids import load_image_ids
+from beam_jobs.matching import Found
 from beam_jobs.pipelines import DetectJob
 from beam_jobs.processes.annotate import Annotation
 from beam_jobs.processes.picture import PictureSettings
@@ -74,11 +74,11 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         with stages.time("model_files"):
             spec = catalogue.resolve(options.model, label_map=options.label_map, threads=options.threads)
         job = DetectJob(spec, _settings(options, spec, root), options.part_size, options.limit)
-        with stages.time("plan"):
+        with stages.time("plan"), status("looking for the inputs …"):
             image_ids = load_image_ids(options.image_ids) if options.image_ids else None
             planner = stack.enter_context(Planner(image_ids))
             matches = _match(options)
-            planner.add(matches)
+            planner.add(_not_below(root, matches))
             planner.arrange(options.limit)
         processes = _processes(options, planner)
         local = engine.is_local(beam_args)
@@ -87,11 +87,12 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         stack.callback(pool.close)
         if not options.dry_run:
             source = _source(job, processes, beam_args, options.verbose)  # imports Beam while the model is opened
-        with stages.time("model_open"):
+        with stages.time("model_open"), status(f"opening {spec.name} …"):
             info = pool.ready()
         if options.dry_run:
-            print(_dry_run(options, job, planner, matches, info, processes))
+            say(_dry_run(options, job, planner, matches, info, processes))
             return DONE
+        interrupt.left_behind.append(f"{options.output} holds an unfinished run: --overwrite starts it afresh.")
         with stages.time("plan_write"):
             if options.overwrite:
                 remove_run(root)
@@ -109,13 +110,13 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             except Exception as error:
                 # Beam gives the error of a step as text. The pool has its own, whole.
                 raise (pool.error if local and pool.error else JobError(engine.reason(error))) from error
-        with stages.time("finalise"):
+        with stages.time("finalise"), status("writing the COCO files and the manifest …"):
             outcome = finalise(root, plan, spec.categories, f"Pictures seen by {spec.name}, beam-detect")
     manifest = _manifest(options, job, info, matches, plan, outcome, stages.seconds, started, command)
     manifest.write(root)
-    print(summary(options.output, manifest))
-    if 0 < manifest.counts.images <= LISTED_PICTURES:
-        print("\n" + listing(root, manifest, options.annotate_min_score))
+    say(summary(options.output, manifest))
+    if manifest.counts.inputs <= LISTED_PICTURES:
+        say("\n" + listing(root, manifest, options.annotate_min_score))
     if manifest.status == "failed":
         print(f"\nbeam-detect: {_why_failed(options, manifest)}", file=sys.stderr)
         return FAILED
@@ -164,6 +165,18 @@ def _match(options: argparse.Namespace) -> matching.Matches:
     return matching.match(options.input, root=options.root)
 
 
+def _not_below(root: str, found: Iterable[Found]) -> Iterator[Found]:
+    """The inputs, none of which may be what an earlier run wrote to `root`: it is there only to be replaced."""
+    prefixes = {root.rstrip("/") + "/"} | (set() if storage.is_remote(root) else {os.path.realpath(root) + "/"})
+    for one in found:
+        if one.uri.startswith(tuple(prefixes)):
+            raise UsageError(
+                f"--overwrite: the input {one.file_name!r} is in the folder of the run that is to be replaced,"
+                f" {root}: keep --output out of the inputs."
+            )
+        yield one
+
+
 def _processes(options: argparse.Namespace, planner: Planner) -> int:
     if options.workers:
         return int(options.workers)
@@ -173,9 +186,6 @@ def _processes(options: argparse.Namespace, planner: Planner) -> int:
 
 
 def _source(job: DetectJob, processes: int, beam_args: Sequence[str], verbose: bool) -> PoolSource:
-    if not verbose:
-        # Before the import, while which Beam warns of optional packages. What it logs later, we say ourselves.
-        logging.getLogger().setLevel(logging.CRITICAL)
     from apache_beam.utils.shared import Shared
 
     from beam_jobs.transforms.detect import PoolSource
@@ -208,7 +218,7 @@ def _manifest(
         version=1,
         status="failed" if failed else "succeeded",
         program_version=program_version(),
-        command=list(command),
+        command=[storage.display_name(word) for word in command],
         job=job.identity(),
         model=ModelRecord(job.spec.name, job.spec.fingerprint, info.engine, dict(info.details)),
         inputs=InputsRecord(
@@ -220,6 +230,7 @@ def _manifest(
             special_files_skipped=matches.special_skipped,
         ),
         counts=counts,
+        known_image_ids=outcome.known_image_ids,
         renamed=outcome.renamed,
         detector=outcome.detector,
         stage_s=dict(stage_s),
@@ -256,7 +267,8 @@ def _dry_run(
     if planner.inputs > len(first):
         first.append(f"  … and {planner.inputs - len(first):,} more")
     skipped = matches.hidden_skipped + matches.dir_links_skipped + matches.special_skipped
-    settings = {name: value for name, value in job.identity().items() if name not in ("categories", "fingerprint")}
+    identity = {name: value for name, value in job.identity().items() if name not in ("categories", "fingerprint")}
+    settings = {"output": options.output, "detector processes": processes, **identity}
     return "\n".join(
         (
             f"plan: {planner.inputs:,} inputs, {planner.bytes / 1e6:,.1f} MB, {skipped:,} skipped,"
@@ -265,8 +277,8 @@ def _dry_run(
             f"model: {job.spec.name}, sha256 {job.spec.fingerprint}",
             *(f"  {name}: {value}" for name, value in {"engine": info.engine, **info.details}.items()),
             f"  classes: {len(job.spec.categories)}",
-            f"settings: {processes} detector processes, to {options.output}",
-            *(f"  {name}: {value}" for name, value in settings.items()),
+            "settings:",
+            *(f"  {name}: {'-' if value is None else value}" for name, value in settings.items()),
             "Nothing was written.",
         )
     )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from beam_jobs import pipelines
+from beam_jobs.errors import UsageError
 
 if TYPE_CHECKING:
     from beam_jobs.transforms.detect import PoolSource
@@ -25,13 +26,25 @@ MAX_SLICE_PARTS = 32
 
 
 def is_local(beam_args: Sequence[str]) -> bool:
-    """Whether these flags of Beam's leave the job to the local engine. Imports Beam if there are any."""
+    """Whether these flags of Beam's leave the job to the local engine. Imports Beam if there are any.
+
+    Raises:
+        UsageError: they name a runner that Beam does not have, or cannot load.
+    """
     if not beam_args:
         return True
     from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
     runner = PipelineOptions(list(beam_args)).view_as(StandardOptions).runner
-    return runner is None or runner.rpartition(".")[2] in LOCAL
+    if runner is None or runner.rpartition(".")[2] in LOCAL:
+        return True
+    from apache_beam.runners.runner import create_runner
+
+    try:
+        create_runner(runner)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"--runner {runner} cannot be used: {error}") from error
+    return False
 
 
 def run_local(root: str, source: PoolSource, parts: int, group_size: int, beam_args: Sequence[str]) -> None:

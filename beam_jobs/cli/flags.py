@@ -7,12 +7,18 @@ import difflib
 import math
 import tomllib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from beam_jobs.errors import UsageError
 
 _DESCRIPTION = "Object detection over folders and buckets of pictures, as an Apache Beam job."
 _BEAM = "Flags that are not listed here go to Beam (--runner and those of the runner); DirectRunner is the default."
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        # Without the usage: it is longer than a screen, and what is wrong would be below it.
+        self.exit(2, f"beam-detect: error: {message.removeprefix('argument ')}. --help lists the flags.\n")
 
 
 class _Version(argparse.Action):
@@ -24,7 +30,7 @@ class _Version(argparse.Action):
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    main = argparse.ArgumentParser(prog="beam-detect", description=_DESCRIPTION, allow_abbrev=False)
+    main = _Parser(prog="beam-detect", description=_DESCRIPTION, allow_abbrev=False)
     main.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = main.add_subparsers(dest="command", metavar="COMMAND", required=True)
     detect = commands.add_parser(
@@ -183,7 +189,7 @@ def _beam_parser() -> argparse.ArgumentParser:
 def _unknown(word: str, known: Iterable[str]) -> str:
     flag = word.split("=")[0]
     if not flag.startswith("-"):
-        return f"{word}: what is this for? Inputs are given as --input PATTERN."
+        return f"{word}: what is this for? Inputs are given as --input PATTERN, with quotes around a pattern ('*.jpg')."
     nearest = difflib.get_close_matches(flag.replace("-", "_").replace("__", "--", 1), list(known), n=1, cutoff=0.5)
     hint = f" Did you mean {nearest[0]}?" if nearest else " `beam-detect detect --help` lists the flags."
     return f"There is no flag {flag}.{hint}"
@@ -203,7 +209,7 @@ def _config_flags(path: str, ours: Sequence[str], given: Sequence[str]) -> list[
         config = {name: value for name, value in config.items() if name not in inputs}
     words: list[str] = []
     for name, value in config.items():
-        if name == "config" or isinstance(value, dict):
+        if name in ("config", "help") or isinstance(value, dict):
             raise UsageError(f"--config {path}: {name} cannot be set in a file of flags.")
         words += _words(name, value, switch=f"--no_{name}" in ours)
     return words
@@ -241,4 +247,7 @@ _share.__name__ = "number"
 
 
 def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError(f"{text!r} names no class")
+    return names

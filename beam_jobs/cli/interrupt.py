@@ -25,9 +25,14 @@ def received() -> Interrupted | None:
     return Interrupted(_received[0]) if _received else None
 
 
+#: What the user should know of what is left behind, if anything is.
+left_behind: list[str] = []
+
+
 def install() -> None:
     """From now on SIGINT and SIGTERM raise `Interrupted`; a second one of a kind ends the program at once."""
     _received.clear()
+    left_behind.clear()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
 

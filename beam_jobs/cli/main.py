@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -20,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     verbose = "--verbose" in words
+    _prepare_streams()
     interrupt.install()
+    _set_up_logging(verbose)
     try:
         options, beam_args = flags.parse(words)
         if options.command == "demo":
@@ -38,11 +43,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _end(interrupt.received() or error, verbose)
 
 
+def _prepare_streams() -> None:
+    """Makes the three usable, whatever the caller has given us.
+
+    One that was closed is opened: else a file of ours would get its number, and be written to.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+        if getattr(sys, name) is None:  # Python's way to say that it was closed
+            setattr(sys, name, open(os.devnull, "w" if descriptor else "r"))  # noqa: SIM115
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper) and descriptor:
+            stream.reconfigure(errors="backslashreplace")  # names of files may hold what a terminal's encoding lacks
+
+
+def _set_up_logging(verbose: bool) -> None:
+    ours = logging.getLogger("beam_jobs")
+    if not ours.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("beam-detect: %(message)s"))
+        ours.addHandler(handler)
+        ours.propagate = False
+        ours.setLevel(logging.WARNING)
+    if not verbose:
+        # Beam warns, while it is imported, of packages that nobody asked for. What it logs later, we say ourselves.
+        logging.getLogger().setLevel(logging.CRITICAL)
+
+
 def _end(error: BaseException, verbose: bool) -> int:
     """Says in one line why the program ends; returns its exit status."""
     match error:
         case interrupt.Interrupted():
-            message, status = f"stopped by {error}; the parts that are finished are kept.", error.exit_status
+            message, status = " ".join([f"stopped by {error}.", *interrupt.left_behind]), error.exit_status
         case UsageError():
             message, status = f"error: {error}", BAD_USAGE
         case JobError():

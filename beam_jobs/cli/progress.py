@@ -6,7 +6,8 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from beam_jobs.processes.picture import Tally
@@ -67,6 +68,21 @@ class Progress:
                 sys.stderr.write(f"\r\033[K{self.line()[: width - 1]}")
             else:
                 sys.stderr.write(self.line() + "\n")
+            sys.stderr.flush()
+
+
+@contextmanager
+def status(text: str) -> Iterator[None]:
+    """Says on a terminal what takes its time, for as long as it does."""
+    shown = sys.stderr.isatty()
+    if shown:
+        sys.stderr.write(f"\r\033[K{text}")
+        sys.stderr.flush()
+    try:
+        yield
+    finally:
+        if shown:
+            sys.stderr.write("\r\033[K")
             sys.stderr.flush()
 
 

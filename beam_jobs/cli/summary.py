@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 
 from beam_jobs import storage
 from beam_jobs.cli.progress import duration
+from beam_jobs.errors import JobError
 from beam_jobs.runs import layout
 from beam_jobs.runs.manifest import Manifest, table_files
 from beam_jobs.runs.parts import read_table
 
 #: Runs of up to so many pictures list what was found in each.
 LISTED_PICTURES = 10
+
+
+def say(text: str) -> None:
+    """Prints `text`. That nobody reads it any more (`| head -1`) does not change how a run ends.
+
+    Raises:
+        JobError: it cannot be written.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Python will try again when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise JobError(f"Standard output cannot be written: {storage.reason(error)}.") from error
 
 
 def summary(root: str, manifest: Manifest) -> str:
@@ -21,17 +40,19 @@ def summary(root: str, manifest: Manifest) -> str:
         ("inputs", _inputs(manifest)),
         ("pictures", f"{counts.images:,}, {counts.images_with_detections:,} of them with detections"),
         ("detections", f"{counts.detections:,}"),
-        ("failures", _failures(counts.failures)),
+        ("failures", _failures(root, counts.failures)),
     ]
     if counts.empty_boxes:
         lines.append(("empty boxes", f"{counts.empty_boxes:,} left out"))
     if counts.unnamed_category_ids:
         ids = ", ".join(counts.unnamed_category_ids)
         lines.append(("no class name", f"{sum(counts.unnamed_category_ids.values()):,} detections, of class ids {ids}"))
+    if manifest.known_image_ids is not None:
+        lines.append(("image ids", f"{manifest.known_image_ids:,} of {counts.images:,} pictures are in --image_ids"))
     if manifest.renamed:
         lines.append(("image ids", f"{len(manifest.renamed):,} settled by number, listed in {layout.MANIFEST}"))
     lines += [
-        ("speed", f"{manifest.pictures_per_s:.1f} pictures/s, {duration(manifest.stage_s['total'])} in all"),
+        ("speed", _speed(manifest)),
         ("model", f"{manifest.model.name}, {_loads(manifest)}"),
         ("outputs", root),
     ]
@@ -55,6 +76,10 @@ def listing(root: str, manifest: Manifest, min_score: float) -> str:
             box = " ".join(f"{row[side]:5.0f}" for side in ("xmin", "ymin", "xmax", "ymax"))
             rows.append((row["file_name"], row["category"], f"{row['score']:.2f}", box))
     rows += [(name, "-", "", "") for name in names if name not in found]
+    for path in table_files(manifest.files, "failures"):
+        rows += [
+            (row["file_name"], f"! {row['code']}", "", row["message"]) for row in read_table(root, path).to_pylist()
+        ]
     lines = _columns([rows[0], *sorted(rows[1:], key=lambda row: row[0])])
     if weak:
         lines.append(f"({weak} more with a score below {min_score:.2f} are in the tables)")
@@ -88,11 +113,19 @@ def _inputs(manifest: Manifest) -> str:
     return "; ".join(words)
 
 
-def _failures(failures: dict[str, int]) -> str:
+def _failures(root: str, failures: dict[str, int]) -> str:
     if not failures:
         return "none"
     codes = ", ".join(f"{code} {count:,}" for code, count in failures.items())
-    return f"{sum(failures.values()):,} ({codes})"
+    return f"{sum(failures.values()):,} ({codes}), listed in {storage.join(root, 'failures')}"
+
+
+def _speed(manifest: Manifest) -> str:
+    before = sum(manifest.stage_s[stage] for stage in ("model_files", "plan", "model_open"))
+    return (
+        f"{manifest.pictures_per_s:.1f} pictures/s; {duration(manifest.stage_s['total'])} in all,"
+        f" {duration(before)} of it before the first picture"
+    )
 
 
 def _loads(manifest: Manifest) -> str:

@@ -147,8 +147,9 @@ class Rows:
         """The inverse of `encode`."""
         source = pa.BufferReader(data)
         tables = {}
+        options = pa.ipc.IpcReadOptions(use_threads=False)  # see `runs.parts.read_table`
         for name in _TRAVELLING:
-            with pa.ipc.open_stream(source) as stream:
+            with pa.ipc.open_stream(source, options=options) as stream:
                 tables[name] = stream.read_all()
         return Rows(tables, json.loads(source.read()))
 
@@ -168,9 +169,10 @@ class Rows:
 
 def _in_order(name: str, table: pa.Table) -> pa.Table:
     # Names sort by their UTF-8 bytes. A name that occurs twice is in the order of the plan.
-    if name == "containers":
-        return table.sort_by("input")
     keys = ["file_name", "frame", "input", "record", *(["rank"] if name == "detections" else [])]
+    if name == "containers":
+        keys = ["input"]
+    # Not Table.sort_by: it works in threads of Arrow's (see `runs.parts.read_table`).
     return table.take(pc.sort_indices(table, sort_keys=[(key, "ascending") for key in keys])).combine_chunks()
 
 

@@ -46,7 +46,9 @@ def write_annotated(
     categories: Mapping[int, str],
     annotation: Annotation,
 ) -> Written:
-    """Draws `found` (best first) on the picture and writes it below `root`, in the picture's own format.
+    """Draws `found` (best first) on the picture and writes it below `root`.
+
+    In the picture's own format; as PNG where that cannot hold so many pixels a side.
 
     Raises:
         OSError: it could not be written.
@@ -59,6 +61,11 @@ def write_annotated(
         ids = drawn.category_ids.tolist()
         labels = [f"{categories.get(i, str(i))} {score}" for i, score in zip(ids, scores, strict=True)]
         colours = [class_colour(i) for i in ids]
-    data = encode(draw(decoded.pixels, drawn.boxes, labels, colours), decoded.format)
+    pixels = draw(decoded.pixels, drawn.boxes, labels, colours)
+    try:
+        data = encode(pixels, decoded.format)
+    except ValueError:
+        # A GIF's frame may reach farther than a GIF can say, so that what was read cannot be written.
+        data = encode(pixels, "PNG")
     storage.write_atomic(storage.join(root, path), data)
     return Written(path, len(data), hashlib.sha256(data).hexdigest())

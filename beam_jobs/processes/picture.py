@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import re
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -204,18 +206,17 @@ class PictureWorker:
 
     def _detect(self, decoded: Decoded) -> tuple[Detections, int]:
         try:
-            (found,) = self._detector.detect([decoded.pixels])
+            found = _only(self._detector.detect([decoded.pixels]))
         except InputError:
             raise
         except Exception as error:
-            # The model's own words may hold addresses; its kind of error is stable, and --verbose shows the rest.
-            raise InputError("infer", "inference", f"The detector raised {type(error).__name__}.") from error
+            raise InputError("infer", "inference", f"The detector raised {_stable_words(error)}") from error
         return select(found, decoded.width, decoded.height, self._settings.selection)
 
     def _annotate(self, key: ImageKey, work: Work, decoded: Decoded, found: Detections, rows: RowsBuilder) -> None:
         if self._settings.annotation is None:
             return
-        path = layout.annotated_path(work.key.file_name)
+        path = layout.annotated_path(work.key.file_name, work.key.uri)
         if key.record is not None:
             path = layout.annotated_record_path(path, key.record, key.file_name, decoded.format)
         try:
@@ -240,8 +241,25 @@ def why_unreadable(error: OSError) -> tuple[str, str]:
         errno.EISDIR: "it is a folder",
         errno.ELOOP: "it is a link that leads back to itself",
         errno.ENAMETOOLONG: "its name is too long",
+        errno.EPROTONOSUPPORT: "no file system for such an address is installed",
     }.get(error.errno or 0, f"the system says {type(error).__name__}")
     return "unreadable", f"The file cannot be read: {reason}."
+
+
+def _only(found: Sequence[Detections]) -> Detections:
+    """The detections of the one picture of a call. What a detector of somebody else's gives may be anything."""
+    if isinstance(found, Sequence) and len(found) == 1 and isinstance(found[0], Detections):
+        return found[0]
+    given = [type(item).__name__ for item in found] if isinstance(found, Sequence) else type(found).__name__
+    raise TypeError(f"detect() must return one Detections a picture, got {given} for one picture")
+
+
+def _stable_words(error: Exception) -> str:
+    """An error's kind and first line, without what differs from run to run: addresses and temporary paths."""
+    first = (str(error).strip().splitlines() or [""])[0][:300]
+    words = re.sub(re.escape(tempfile.gettempdir()) + r"/\S*", "(temporary file)", first)
+    words = re.sub(r"0x[0-9a-fA-F]+", "(address)", words)
+    return f"{type(error).__name__}: {words}" if words else f"{type(error).__name__}."
 
 
 class _Clock:

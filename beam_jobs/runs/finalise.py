@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 
 from beam_jobs import storage
 from beam_jobs.formats import coco
+from beam_jobs.formats.coco_ids import ImageIds
 from beam_jobs.runs import layout
+from beam_jobs.runs.ids import Claim, proposed_id
 from beam_jobs.runs.manifest import DetectorRecord
 from beam_jobs.runs.parts import Counts, FileRecord, PartRecord, read_table
 from beam_jobs.runs.plan import PARTS_A_SLICE, Plan, Renamed
@@ -28,6 +30,7 @@ class Outcome:
 
     Args:
         work_s: seconds of all detector processes together, by step.
+        known_image_ids: pictures whose id is that of `--image_ids`; None without it.
     """
 
     counts: Counts
@@ -35,6 +38,7 @@ class Outcome:
     detector: DetectorRecord
     work_s: dict[str, float]
     files: list[FileRecord]
+    known_image_ids: int | None
 
 
 def finalise(root: str, plan: Plan, categories: Mapping[int, str], description: str) -> Outcome:
@@ -62,7 +66,21 @@ def finalise(root: str, plan: Plan, categories: Mapping[int, str], description: 
         ),
     ]
     detector, work_s = _times(root, tables)
-    return Outcome(counts, renamed, detector, work_s, [*tables, *written, *_plan_files(root, plan)])
+    files = [*tables, *written, *_plan_files(root, plan)]
+    return Outcome(counts, renamed, detector, work_s, files, _known_image_ids(root, tables))
+
+
+def _known_image_ids(root: str, tables: Sequence[FileRecord]) -> int | None:
+    path = storage.join(root, layout.IMAGE_IDS)
+    if not storage.exists(path):
+        return None
+    image_ids = ImageIds.load(path)
+    known = 0
+    for table in _each(root, tables, "images"):
+        for name, image_id in zip(table["file_name"].to_pylist(), table["image_id"].to_pylist(), strict=True):
+            proposal = proposed_id(name, 0, image_ids)
+            known += proposal.claim != Claim.DIGEST and proposal.image_id == image_id
+    return known
 
 
 def _each(root: str, files: Sequence[FileRecord], table: str) -> Iterator[pa.Table]:

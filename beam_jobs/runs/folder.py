@@ -23,13 +23,18 @@ def check_output(root: str, *, overwrite: bool) -> None:
     """
     if not storage.is_remote(root):
         _check_local(root)
-    if not _names(root):
+    try:
+        names = _names(root)
+    except OSError as error:
+        raise UsageError(f"--output {root} cannot be looked at: {storage.reason(error)}.") from error
+    if not names:
         return
-    if not overwrite:
-        raise UsageError(
-            f"--output {root} is not empty: name another folder, or give --overwrite to replace the run in it."
-        )
-    _old_plan(root)
+    if overwrite:
+        _old_plan(root)
+    elif storage.exists(storage.join(root, layout.PLAN)):
+        raise UsageError(f"--output {root} holds a run: name another folder, or give --overwrite to replace it.")
+    else:
+        raise UsageError(f"--output {root} is not empty, and what it holds is not a run: name another folder.")
 
 
 def remove_run(root: str) -> None:
@@ -79,7 +84,10 @@ def _names(folder: str) -> list[str]:
 
 def _remove(path: str) -> None:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        storage.remove(path)
+        try:
+            storage.remove(path)
+        except IsADirectoryError:  # a TFRecord file's, of which no picture was finished
+            storage.remove_dir(path)
 
 
 def _old_plan(root: str) -> Plan:
@@ -113,8 +121,8 @@ def _annotated(root: str, part: int) -> Iterator[str]:
     except FileNotFoundError:  # removing was stopped after this slice of the plan
         return
     for one in planned:
-        path = layout.annotated_path(one.key.file_name)
+        path = layout.annotated_path(one.key.file_name, one.key.uri)
         names = _names(storage.join(root, path))
-        yield from (f"{path}/{name}" for name in names if name[:6].isdigit())
+        yield from (f"{path}/{n}" for n in names if n[:6].isdigit() or n.startswith(storage.TEMP_PREFIX))
         if not names:
             yield path

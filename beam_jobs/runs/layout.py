@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import posixpath
+
+from beam_jobs.storage import display_name
 
 PLAN_FOLDER = "_plan"
 PLAN = f"{PLAN_FOLDER}/plan.json"
@@ -12,6 +16,12 @@ COCO_DATASET = "coco/dataset.json"
 ANNOTATED_FOLDER = "annotated"
 MANIFEST = "run.json"
 SUCCESS = "_SUCCESS"
+
+#: Bytes of a name in a folder, and of an annotated picture's path below the run: what every usual file system holds.
+_MAX_SEGMENT, _MAX_PATH = 255, 3072
+#: Letters of an ending that is kept when a name is cut.
+_MAX_SUFFIX = 10
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
 def plan_slice(number: int) -> str:
@@ -30,9 +40,17 @@ def part_table(table: str, part: int) -> str:
     return f"{folder}/part-{part:05d}.parquet"
 
 
-def annotated_path(file_name: str) -> str:
-    """The annotated picture of a file: its own relative path."""
-    return f"{ANNOTATED_FOLDER}/{_below(file_name)}"
+def annotated_path(file_name: str, uri: str) -> str:
+    """The annotated picture of a file: its own relative path.
+
+    An undecodable name may read like another one's escapes (`caf%E9.png`): a digest of its bytes keeps them apart.
+    """
+    path = _below(file_name)
+    if "%" in file_name and display_name(uri) != uri:
+        path = _marked(path, "/".join(uri.split("/")[-file_name.count("/") - 1 :]))
+    if len(path.encode()) > _MAX_PATH:
+        path = _marked(path.replace("/", "~"), path)
+    return f"{ANNOTATED_FOLDER}/{path}"
 
 
 def annotated_record_path(container: str, record: int, name: str, format: str) -> str:
@@ -40,12 +58,30 @@ def annotated_record_path(container: str, record: int, name: str, format: str) -
 
     Names of records repeat, and may be anything: the index makes the path unique, the name is there for people.
     """
-    base = _below(name).rpartition("/")[2][-150:]
-    suffix = "" if posixpath.splitext(base)[1] else f".{format.lower()}"
-    return f"{container}/{record:06d}-{base}{suffix}"
+    base = _below(name).rpartition("/")[2]
+    if posixpath.splitext(base)[1].lower() not in _SUFFIXES:
+        base += f".{format.lower()}"
+    return f"{container}/{_fitting(f'{record:06d}-{base}')}"
 
 
 def _below(name: str) -> str:
     """`name` as a path that stays below a folder: without scheme's slashes, a leading slash, `.`, `..` or NUL."""
     segments = [segment for segment in name.replace("\0", "%00").split("/") if segment not in ("", ".")]
-    return "/".join("%2E%2E" if segment == ".." else segment for segment in segments) or "%2F"
+    return "/".join("%2E%2E" if segment == ".." else _fitting(segment) for segment in segments) or "%2F"
+
+
+def _fitting(segment: str) -> str:
+    """The segment if a folder can hold such a long name. Escapes make a name longer, and records have no limit."""
+    return segment if len(segment.encode()) <= _MAX_SEGMENT else _marked(segment, segment)
+
+
+def _marked(path: str, told_apart_by: str) -> str:
+    """`path` with a digest before its suffix, and a last segment that is cut to what a folder can hold."""
+    folder, slash, base = path.rpartition("/")
+    stem, suffix = posixpath.splitext(base)
+    if len(suffix) > _MAX_SUFFIX:
+        stem, suffix = base, ""
+    digest = hashlib.blake2b(os.fsencode(told_apart_by), digest_size=6).hexdigest()
+    ending = f"~{digest}{suffix}"
+    kept = stem.encode()[: _MAX_SEGMENT - len(ending.encode())].decode(errors="ignore")
+    return f"{folder}{slash}{kept}{ending}"

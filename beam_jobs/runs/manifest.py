@@ -61,6 +61,8 @@ class Manifest(msgspec.Struct, frozen=True):
     model: ModelRecord
     inputs: InputsRecord
     counts: Counts
+    #: Pictures whose id is that of `--image_ids`; null without it.
+    known_image_ids: int | None
     renamed: list[Renamed]
     detector: DetectorRecord
     #: Wall-clock seconds of the stages of the launcher.

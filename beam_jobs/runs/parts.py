@@ -121,7 +121,8 @@ def write_table(root: str, path: str, table: pa.Table, dictionary_columns: Itera
 
 def read_table(root: str, path: str) -> pa.Table:
     """A Parquet file below `root`."""
-    return pq.read_table(io.BytesIO(storage.read_bytes(storage.join(root, path))))
+    # In this thread: one of Arrow's may still hold our bytes when the interpreter ends, and then aborts the program.
+    return pq.ParquetFile(io.BytesIO(storage.read_bytes(storage.join(root, path)))).read(use_threads=False)
 
 
 def _account(part: int, planned: Iterable[PlannedInput], rows: Rows) -> Counts:

@@ -175,7 +175,7 @@ class Planner:
 def read_part(root: str, part: int) -> list[PlannedInput]:
     """The inputs of a part, in the order of the plan."""
     data = storage.read_bytes(storage.join(root, layout.plan_slice(part // PARTS_A_SLICE)))
-    table = pq.ParquetFile(io.BytesIO(data)).read_row_group(part % PARTS_A_SLICE)
+    table = pq.ParquetFile(io.BytesIO(data)).read_row_group(part % PARTS_A_SLICE, use_threads=False)
     return [
         PlannedInput(
             r["input"], ImageKey(r["image_id"], os.fsdecode(r["uri"]), r["file_name"]), r["size"], r["mtime_ns"]

@@ -1,0 +1,84 @@
+"""The benchmark script: what it compares is the same, and it runs. How fast anything is, no test says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scripts import _benchmark
+from scripts._benchmark import Agreement, Contender, Found, Job, PlainLoop, Run, compare
+from tests import saved_models
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def rows(*rows: tuple[float, ...]) -> Found:
+    return {"a.jpg": np.array(rows, np.float64).reshape(-1, 6)}
+
+
+BOX = (1, 0.9, 10, 10, 50, 50)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        (rows(BOX), rows(BOX), Agreement(matched=1)),
+        (rows(BOX), rows((1, 0.8995, 10, 10, 50, 50.25)), Agreement(1, 0, 0.25, 0.0005)),
+        (rows(BOX), rows((2, 0.9, 10, 10, 50, 50)), Agreement(unmatched=2)),
+        (rows(BOX), rows((1, 0.9, 10, 10, 50, 51)), Agreement(unmatched=2)),
+        (rows(BOX, BOX), rows(BOX), Agreement(matched=1, unmatched=1)),
+        (rows(BOX), rows(BOX, (1, 0.0501, 0, 0, 9, 9)), Agreement(matched=1)),  # at the threshold: may be missing
+        (rows(BOX), rows(BOX, (1, 0.3, 0, 0, 9, 9)), Agreement(matched=1, unmatched=1)),
+        (rows(BOX), {}, Agreement(unmatched=1)),
+    ],
+)
+def test_detections_are_compared(ours, theirs, expected):
+    found = compare(ours, theirs)
+    assert (found.matched, found.unmatched) == (expected.matched, expected.unmatched)
+    assert (found.box, found.score) == pytest.approx((expected.box, expected.score))
+
+
+def test_pictures_differ_and_come_again(tmp_path):
+    made = []
+    for name, count, seed in (("once", 8, 1), ("again", 4, 1), ("other", 4, 2)):
+        (tmp_path / name).mkdir()
+        made.append([path.read_bytes() for path in _benchmark.make_pictures(tmp_path / name, count, seed)])
+    once, again, other = made
+    assert once[:4] == again
+    assert len(set(once + other)) == 12
+    for path in (tmp_path / "once").iterdir():
+        with Image.open(path) as picture:
+            assert picture.size in _benchmark.SIZES
+
+
+def test_tables_have_medians_and_ratios():
+    contenders: list[Contender] = [PlainLoop("somewhere"), Job("coco-ssd", ("--workers=1",))]
+    runs = [
+        [Run(steady, steady + 2, {}, {}) for steady in (4.0, 5.0, 8.0)],
+        [Run(steady, steady + 1, {}, {"infer": 30.0}) for steady in (2.0, 2.5, 2.0)],
+    ]
+    *_, loop, job = _benchmark.speed_table(contenders, runs, 40)
+    assert loop == "| plain loop | 8.0 (5.0–10.0) | 1.00 (1.00–1.00) | 2.0 (2.0–2.0) | 7.0 (6.0–10.0) |"
+    assert job == "| beam-detect --workers=1 | 20.0 (16.0–20.0) | 2.50 (2.00–4.00) | 1.0 (1.0–1.0) | 3.0 (3.0–3.5) |"
+    assert "| beam-detect --workers=1 | 30.0 |" in _benchmark.work_table(contenders, runs)
+
+
+@pytest.mark.slow
+def test_it_runs_and_both_find_the_same(tmp_path):
+    saved_models.build_all(tmp_path)
+    report = tmp_path / "report.md"
+    words = [f"--model={tmp_path / 'zoo'}", "--rounds=1", "--pictures=6", "--memory", "3", "6", f"--output={report}"]
+    done = subprocess.run(
+        [sys.executable, "-P", ROOT / "scripts/_benchmark.py", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert report.read_text() == done.stdout
+    lines = report.read_text().splitlines()
+    assert [line.split(" |")[0] for line in lines if line.startswith("| ")][1:3] == ["| plain loop", "| beam-detect"]
+    assert any("detections in common, 0 only one of them has" in line for line in lines)
+    assert any(line.startswith("| 6 | ") for line in lines)
