@@ -15,6 +15,10 @@ _DESCRIPTION = "Object detection over folders and buckets of pictures, as an Apa
 _BEAM = "Flags that are not listed here go to Beam (--runner and those of the runner); DirectRunner is the default."
 
 
+#: More detector processes than cores gain nothing; far more than these exhaust what the system gives a process.
+MAX_WORKERS = 256
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         # Without the usage: it is longer than a screen, and what is wrong would be below it.
@@ -102,7 +106,7 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
     )
 
     running = detect.add_argument_group("running")
-    running.add_argument("--workers", type=_positive, metavar="N", help="detector processes (the number of cores)")
+    running.add_argument("--workers", type=_workers, metavar="N", help="detector processes (the number of cores)")
     running.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads a process (%(default)s)")
     running.add_argument(
         "--max_failure_rate",
@@ -234,6 +238,13 @@ def _positive(text: str) -> int:
     return value
 
 
+def _workers(text: str) -> int:
+    value = _positive(text)
+    if value > MAX_WORKERS:
+        raise argparse.ArgumentTypeError(f"{text} is more than {MAX_WORKERS}")
+    return value
+
+
 def _share(text: str) -> float:
     value = float(text)
     if not (math.isfinite(value) and 0 <= value <= 1):
@@ -242,7 +253,7 @@ def _share(text: str) -> float:
 
 
 # argparse names the type in its own message.
-_positive.__name__ = "whole number"
+_positive.__name__ = _workers.__name__ = "whole number"
 _share.__name__ = "number"
 
 

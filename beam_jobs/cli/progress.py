@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import threading
@@ -29,7 +30,7 @@ class Progress:
         self._total = total
         self._tally = tally
         self._clock = clock
-        self._terminal = sys.stderr.isatty()
+        self._terminal = _is_terminal()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
@@ -71,10 +72,15 @@ class Progress:
             sys.stderr.flush()
 
 
+def _is_terminal() -> bool:
+    """Whether standard error is a terminal on which a line can be changed."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
 @contextmanager
 def status(text: str) -> Iterator[None]:
     """Says on a terminal what takes its time, for as long as it does."""
-    shown = sys.stderr.isatty()
+    shown = _is_terminal()
     if shown:
         sys.stderr.write(f"\r\033[K{text}")
         sys.stderr.flush()
