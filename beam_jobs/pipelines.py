@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from beam_jobs.processes.picture import PictureSettings
 if TYPE_CHECKING:
     import apache_beam as beam
 
+    from beam_jobs.evaluation.settings import EvaluationSettings
+    from beam_jobs.formats.results import ResultSource
     from beam_jobs.transforms.detect import PoolSource
 
 
@@ -62,3 +65,17 @@ def detect(
         | "DetectObjects" >> DetectObjects(source)  # tuple[int, bytes]
         | "WriteParts" >> WriteParts(root)  # int
     )
+
+
+def evaluate(
+    pipeline: beam.Pipeline,
+    root: str,
+    sources: list[ResultSource],
+    shards: int,
+    settings: EvaluationSettings,
+    categories: Mapping[int, str],
+) -> beam.PCollection[str]:
+    """Adds to a pipeline the evaluation of all shards in `root`; yields the path of the sums."""
+    from beam_jobs.transforms.evaluate import EvaluateShards
+
+    return pipeline | "EvaluateShards" >> EvaluateShards(root, sources, shards, settings, categories)  # str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -14,6 +15,7 @@ from beam_jobs.cli import flags
 from beam_jobs.cli.main import main
 from beam_jobs.formats.tables import TABLES
 from tests.pictures import write_pictures
+from tests.test_evaluate import truth_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -25,15 +27,17 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[str]:
     lines = "\n".join(blocks("sh")).splitlines()
-    return [line for line in lines if line.startswith("beam-detect detect")]
+    return [line for line in lines if line.startswith(("beam-detect detect", "beam-detect evaluate"))]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
-    write_pictures(folder / "in", 5)
+    names = write_pictures(folder / "in", 5)
+    (folder / "truth.json").write_text(json.dumps(truth_of(names)))
     (folder / "in" / "bad.jpg").write_bytes(b"x")
     words = [f"--input={folder}/in", f"--output={folder}/out", "--model=tests.fake_detectors:colours", "--annotate"]
+    words.append(f"--ground_truth={folder}/truth.json")
     assert main(["detect", *words]) == 0
     return folder
 

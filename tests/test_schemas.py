@@ -9,7 +9,7 @@ import pytest
 
 from beam_jobs.cli.main import main
 from beam_jobs.formats.tables import TABLES
-from beam_jobs.runs.schemas import dumps
+from beam_jobs.schemas import dumps
 from tests.pictures import write_pictures
 
 SCHEMAS = Path(__file__).parent.parent / "schemas"

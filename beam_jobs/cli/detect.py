@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import sys
 import time
@@ -13,14 +12,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from beam_jobs import matching, storage
 from beam_jobs.cli import engine, interrupt
+from beam_jobs.cli.categories import chosen_ids
 from beam_jobs.cli.progress import Progress, status
 from beam_jobs.cli.summary import LISTED_PICTURES, listing, say, summary
 from beam_jobs.detectors import catalogue
-from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
+from beam_jobs.detectors.base import DetectorInfo
 from beam_jobs.errors import JobError, UsageError
-from beam_jobs.formats.coco_ids import load_image_ids
+from beam_jobs.formats.coco_ids import CocoImage, ImageIds, load_image_ids
+from beam_jobs.formats.evaluated import EVALUATION_FILES, GroundTruth
 from beam_jobs.matching import Found
 from beam_jobs.pipelines import DetectJob
 from beam_jobs.processes.annotate import Annotation
@@ -30,16 +33,28 @@ from beam_jobs.processes.select import Selection
 from beam_jobs.runs import layout
 from beam_jobs.runs.finalise import Outcome, finalise
 from beam_jobs.runs.folder import check_output, remove_run
-from beam_jobs.runs.manifest import InputsRecord, Manifest, ModelRecord, machine, program_version, versions
+from beam_jobs.runs.manifest import (
+    InputsRecord,
+    Manifest,
+    ModelRecord,
+    machine,
+    mark_success,
+    program_version,
+    versions,
+)
+from beam_jobs.runs.parts import file_record
 from beam_jobs.runs.plan import Plan, Planner
 
 if TYPE_CHECKING:
+    from beam_jobs.cli.evaluate import Request
     from beam_jobs.transforms.detect import PoolSource
 
 #: Inputs, or records, that a detector process is given at a time. Without influence on the results.
 GROUP_SIZE = 16
 #: Up to so many small pictures, one process is done before a second one has opened the detector.
 FEW_INPUTS, FEW_BYTES = 8, 32 << 20
+
+DEFAULT_MIN_SCORE = 0.05
 
 DONE, FAILED = 0, 1
 
@@ -70,25 +85,29 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
     if beam_args:
         storage.set_options(beam_args)
     check_output(root, overwrite=options.overwrite)
+    if options.min_score is None:
+        options.min_score = 0.0 if options.ground_truth else DEFAULT_MIN_SCORE  # a cut lowers AP
     with ExitStack() as stack, stages.time("total"):
         with stages.time("model_files"):
-            spec = catalogue.resolve(options.model, label_map=options.label_map, threads=options.threads)
-        job = DetectJob(spec, _settings(options, spec, root), options.part_size, options.limit)
+            job = _job(options, root)
         with stages.time("plan"), status("looking for the inputs …"):
-            image_ids = load_image_ids(options.image_ids) if options.image_ids else None
+            truth, image_ids = _image_ids(options, root, job)
             planner = stack.enter_context(Planner(image_ids))
             matches = _match(options)
             planner.add(_not_below(root, matches))
             planner.arrange(options.limit)
         processes = _processes(options, planner)
+        # On another runner the detector is opened here only to see whether it can be.
         local = engine.is_local(beam_args)
-        # On another runner the detector is opened here to see whether it can be.
-        pool = DetectorPool(spec, job.settings, processes if local else 1, beam_args=beam_args, verbose=options.verbose)
+        here = processes if local else 1
+        pool = DetectorPool(job.spec, job.settings, here, beam_args=beam_args, verbose=options.verbose)
         stack.callback(pool.close)
         if not options.dry_run:
             source = _source(job, processes, beam_args, options.verbose)  # imports Beam while the model is opened
-        with stages.time("model_open"), status(f"opening {spec.name} …"):
+        with stages.time("model_open"), status(f"opening {job.spec.name} …"):
             info = pool.ready()
+        if not local:
+            pool.close()
         if options.dry_run:
             say(_dry_run(options, job, planner, matches, info, processes))
             return DONE
@@ -98,61 +117,86 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
                 remove_run(root)
             plan = _write_plan(planner, root, job)
         with stages.time("detect"), Progress(plan.inputs, pool.tally):
-            group_size = max(1, min(GROUP_SIZE, plan.inputs // (4 * processes)))
-            if local:
-                source.handle.acquire(lambda: pool)
-                run = engine.run_local
-            else:
-                pool.close()
-                run = engine.run_elsewhere
-            try:
-                run(root, source, len(plan.parts), group_size, beam_args)
-            except Exception as error:
-                # Beam gives the error of a step as text. The pool has its own, whole.
-                raise (pool.error if local and pool.error else JobError(engine.reason(error))) from error
+            _detect(root, plan, source, pool if local else None, beam_args)
         with stages.time("finalise"), status("writing the COCO files and the manifest …"):
-            outcome = finalise(root, plan, spec.categories, f"Pictures seen by {spec.name}, beam-detect")
+            outcome = finalise(root, plan, job.spec.categories, f"Pictures seen by {job.spec.name}, beam-detect")
     manifest = _manifest(options, job, info, matches, plan, outcome, stages.seconds, started, command)
     manifest.write(root)
+    evaluated = None
+    if truth is not None and manifest.status == "succeeded":
+        from beam_jobs.cli.evaluate import evaluate
+
+        evaluated = evaluate(_evaluation(options, root, job), beam_args, truth)
+        files = (f"{layout.EVALUATION_FOLDER}/{name}" for name in EVALUATION_FILES)
+        manifest = msgspec.structs.replace(manifest, files=[*manifest.files, *(file_record(root, f) for f in files)])
+        manifest.write(root)
+    if manifest.status == "succeeded":
+        mark_success(root)
     say(summary(options.output, manifest))
     if manifest.counts.inputs <= LISTED_PICTURES:
         say("\n" + listing(root, manifest, options.annotate_min_score))
+    if evaluated is not None:
+        say(f"\n{evaluated.text}")
     if manifest.status == "failed":
         print(f"\nbeam-detect: {_why_failed(options, manifest)}", file=sys.stderr)
         return FAILED
     return DONE
 
 
-def _settings(options: argparse.Namespace, spec: DetectorSpec, root: str) -> PictureSettings:
+def _detect(root: str, plan: Plan, source: PoolSource, pool: DetectorPool | None, beam_args: Sequence[str]) -> None:
+    """Does all parts of the plan: in this process and with its `pool`, or where the flags say."""
+    group_size = max(1, min(GROUP_SIZE, plan.inputs // (4 * source.processes)))
+    try:
+        if pool is None:
+            engine.run_elsewhere(root, source, len(plan.parts), group_size, beam_args)
+        else:
+            source.handle.acquire(lambda: pool)
+            engine.run_local(root, source, len(plan.parts), group_size, beam_args)
+    except Exception as error:
+        # Beam gives the error of a step as text. The pool has its own, whole.
+        raise (pool.error if pool and pool.error else JobError(engine.reason(error))) from error
+
+
+def _job(options: argparse.Namespace, root: str) -> DetectJob:
+    spec = catalogue.resolve(options.model, label_map=options.label_map, threads=options.threads)
     annotation = None
     if options.annotate:
         annotation = Annotation(options.annotate_min_score, options.annotate_max_boxes, options.class_agnostic)
-    wanted = _category_ids(options.categories, spec.categories) if options.categories else None
-    return PictureSettings(
+    wanted = chosen_ids(options.categories, spec.categories) if options.categories else None
+    settings = PictureSettings(
         selection=Selection(options.min_score, options.max_detections, wanted),
         input_format=options.input_format,
         output=root,
         annotation=annotation,
-        image_ids=storage.join(root, layout.IMAGE_IDS) if options.image_ids else None,
+        image_ids=storage.join(root, layout.IMAGE_IDS) if options.image_ids or options.ground_truth else None,
     )
+    return DetectJob(spec, settings, options.part_size, options.limit)
 
 
-def _category_ids(names: Sequence[str], categories: Mapping[int, str]) -> frozenset[int]:
-    """Category ids of names or numbers."""
-    by_name = {name: category_id for category_id, name in categories.items()}
-    ids = set()
-    for name in names:
-        if name in by_name:
-            ids.add(by_name[name])
-        elif name.isdigit():
-            ids.add(int(name))
-        else:
-            near = difflib.get_close_matches(name, by_name, n=1)
-            hint = (
-                f"did you mean {near[0]}?" if near else f"the model's classes are {', '.join(by_name) or 'not named'}."
-            )
-            raise UsageError(f"--categories: the label map has no class {name}; {hint}")
-    return frozenset(ids)
+def _evaluation(options: argparse.Namespace, root: str, job: DetectJob) -> Request:
+    """What `--ground_truth` asks for; the classes of the model help where the truth names classes without ids."""
+    from beam_jobs.cli.evaluate import Request
+
+    folder = storage.join(root, layout.EVALUATION_FOLDER)
+    return Request(root, options.ground_truth, folder, label_map=job.spec.categories)
+
+
+def _image_ids(options: argparse.Namespace, root: str, job: DetectJob) -> tuple[GroundTruth | None, ImageIds | None]:
+    """The ground truth, if one is given, and the image ids that the job takes: its own before another's."""
+    truth = None
+    if options.ground_truth:
+        from beam_jobs.cli.evaluate import load_truth
+
+        truth = load_truth(_evaluation(options, root, job))
+    if options.image_ids:
+        return truth, load_image_ids(options.image_ids)
+    if truth is None:
+        return None, None
+    columns = (truth.images["image_id"].to_pylist(), truth.images["file_name"].to_pylist())
+    try:
+        return truth, ImageIds.of([CocoImage(*image) for image in zip(*columns, strict=True)])
+    except ValueError as error:
+        raise UsageError(f"--ground_truth {options.ground_truth}: {error}") from error
 
 
 def _match(options: argparse.Namespace) -> matching.Matches:

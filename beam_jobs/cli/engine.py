@@ -8,13 +8,15 @@ detector processes live on from one to the next. Elsewhere the whole run is one 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from beam_jobs import pipelines
 from beam_jobs.errors import UsageError
 
 if TYPE_CHECKING:
+    import apache_beam as beam
+
     from beam_jobs.transforms.detect import PoolSource
 
 #: Names of the local engine. It is pinned: Beam's own DirectRunner tries others first, one of which it downloads.
@@ -64,6 +66,17 @@ def run_local(root: str, source: PoolSource, parts: int, group_size: int, beam_a
         first = todo.stop
 
 
+def run_once(build: Callable[[beam.Pipeline], object], beam_args: Sequence[str]) -> None:
+    """Runs one pipeline, in this process or where the flags say, and waits for it."""
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+    runner = FnApiRunner() if is_local(beam_args) else None
+    with beam.Pipeline(runner=runner, options=PipelineOptions(list(beam_args))) as pipeline:
+        build(pipeline)
+
+
 def run_elsewhere(root: str, source: PoolSource, parts: int, group_size: int, beam_args: Sequence[str]) -> None:
     """Does all parts of the plan in `root` as one pipeline on the runner that the flags name, and waits for it."""
     import apache_beam as beam
@@ -76,7 +89,7 @@ def run_elsewhere(root: str, source: PoolSource, parts: int, group_size: int, be
 def reason(error: Exception) -> str:
     """Why a pipeline failed, in one line: Beam gives the error of a step as text, with its traceback."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    last = lines[-1].strip() if lines else type(error).__name__
+    last = (lines[-1].strip() if lines else type(error).__name__).split(" [while running")[0]
     # "beam_jobs.errors.JobError: the message [while running 'the step']"
-    head, _, message = last.split(" [while running")[0].partition(": ")
+    head, _, message = last.partition(": ")
     return message if message and " " not in head else last

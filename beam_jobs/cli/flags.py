@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import math
 import tomllib
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
+from beam_jobs.cli import values
 from beam_jobs.errors import UsageError
 
 _DESCRIPTION = "Object detection over folders and buckets of pictures, as an Apache Beam job."
 _BEAM = "Flags that are not listed here go to Beam (--runner and those of the runner); DirectRunner is the default."
-
-
-#: More detector processes than cores gain nothing; far more than these exhaust what the system gives a process.
-MAX_WORKERS = 256
 
 
 class _Parser(argparse.ArgumentParser):
@@ -45,6 +41,14 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_detect(detect)
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="COCO metrics of detections against a ground truth",
+        description="Compares detections with a ground truth: COCO's metrics, matches, curves, and a report.",
+        epilog=_BEAM,
+        allow_abbrev=False,
+    )
+    _add_evaluate(evaluate)
     demo = commands.add_parser(
         "demo",
         help="run the default detector on a few photographs",
@@ -74,7 +78,12 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         help="what the inputs are; auto looks at the first bytes of each (%(default)s)",
     )
     inputs.add_argument("--image_ids", metavar="JSON", help="take image ids from this COCO file, by file name")
-    inputs.add_argument("--limit", type=_positive, metavar="N", help="only the first N inputs, in order of name")
+    inputs.add_argument(
+        "--ground_truth",
+        metavar="SOURCE",
+        help="evaluate as well, to DIR/evaluation; image ids are those of this truth",
+    )
+    inputs.add_argument("--limit", type=values.positive, metavar="N", help="only the first N inputs, in order of name")
 
     model = detect.add_argument_group("detector")
     model.add_argument(
@@ -84,33 +93,41 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         help="coco-ssd, a SavedModel folder, a folder of the TF2 zoo's layout, or module:factory (%(default)s)",
     )
     model.add_argument("--label_map", metavar="FILE", help="class names: a .pbtxt, or a COCO JSON with categories")
-    model.add_argument("--min_score", type=_share, default=0.05, metavar="S", help="least score kept (%(default)s)")
     model.add_argument(
-        "--max_detections", type=_positive, metavar="N", help="best N of a picture (what the model gives)"
+        "--min_score", type=values.share, metavar="S", help="least score kept (0.05; with --ground_truth 0)"
     )
-    model.add_argument("--categories", type=_names, metavar="A,B", help="only these classes, by name or id")
+    model.add_argument(
+        "--max_detections", type=values.positive, metavar="N", help="best N of a picture (what the model gives)"
+    )
+    model.add_argument("--categories", type=values.names, metavar="A,B", help="only these classes, by name or id")
 
     output = detect.add_argument_group("outputs")
     output.add_argument("--output", metavar="DIR", help="folder of the run; new, or empty (required)")
     _switch(output, "overwrite", "replace the run that is in DIR")
     _switch(output, "annotate", "write pictures with boxes, classes and scores to DIR/annotated")
     output.add_argument(
-        "--annotate_min_score", type=_share, default=0.30, metavar="S", help="least score drawn (%(default)s)"
+        "--annotate_min_score", type=values.share, default=0.30, metavar="S", help="least score drawn (%(default)s)"
     )
     output.add_argument(
-        "--annotate_max_boxes", type=_positive, default=200, metavar="N", help="most boxes drawn (%(default)s)"
+        "--annotate_max_boxes", type=values.positive, default=200, metavar="N", help="most boxes drawn (%(default)s)"
     )
     _switch(output, "class_agnostic", "draw all boxes in one colour, with the score alone")
     output.add_argument(
-        "--part_size", type=_positive, default=500, metavar="N", help="inputs a part, one file a table (%(default)s)"
+        "--part_size",
+        type=values.positive,
+        default=500,
+        metavar="N",
+        help="inputs a part, one file a table (%(default)s)",
     )
 
     running = detect.add_argument_group("running")
-    running.add_argument("--workers", type=_workers, metavar="N", help="detector processes (the number of cores)")
-    running.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads a process (%(default)s)")
+    running.add_argument("--workers", type=values.workers, metavar="N", help="detector processes (the number of cores)")
+    running.add_argument(
+        "--threads", type=values.positive, default=1, metavar="N", help="threads a process (%(default)s)"
+    )
     running.add_argument(
         "--max_failure_rate",
-        type=_share,
+        type=values.share,
         default=1.0,
         metavar="R",
         help="exit with 1 when a greater share of the inputs failed (%(default)s)",
@@ -120,6 +137,39 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         "--config", metavar="TOML", help="a file of these flags (min_score = 0.5); the command line wins"
     )
     _switch(running, "verbose", "show what TensorFlow and Beam say, and tracebacks")
+
+
+def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.add_argument(
+        "--detections", metavar="SOURCE", help="a run's folder, a COCO results file, or Parquet files (required)"
+    )
+    evaluate.add_argument(
+        "--ground_truth", metavar="SOURCE", help="a COCO dataset, or TFRecords with image/object/* (required)"
+    )
+    evaluate.add_argument("--output", metavar="DIR", help="folder of the evaluation; new, or empty (required)")
+    _switch(evaluate, "overwrite", "replace the evaluation that is in DIR")
+    evaluate.add_argument(
+        "--iou_type", choices=("bbox", "segm", "keypoints"), default="bbox", help="what is compared (%(default)s)"
+    )
+    evaluate.add_argument("--categories", type=values.names, metavar="A,B", help="only these classes, by name or id")
+    evaluate.add_argument("--label_map", metavar="FILE", help="class names of TFRecords that hold no class ids")
+    evaluate.add_argument(
+        "--iou_thresholds", type=values.numbers, metavar="T,T", help="IoU thresholds (0.5,0.55,…,0.95)"
+    )
+    evaluate.add_argument(
+        "--area_ranges", type=values.area_ranges, metavar="NAME:LOW:HIGH,…", help="areas in square pixels (COCO's)"
+    )
+    evaluate.add_argument(
+        "--max_detections", type=values.counts, metavar="N,N", help="detections an image and class (1,10,100)"
+    )
+    evaluate.add_argument(
+        "--engine",
+        choices=("streaming", "pycocotools"),
+        default="streaming",
+        help="what computes the metrics; pycocotools is slow, in one process, and gives the same (%(default)s)",
+    )
+    evaluate.add_argument("--config", metavar="TOML", help="a file of these flags; the command line wins")
+    _switch(evaluate, "verbose", "show what Beam says, and tracebacks")
 
 
 def _switch(group: argparse.ArgumentParser | argparse._ArgumentGroup, name: str, text: str) -> None:
@@ -143,9 +193,12 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         lines = _config_flags(options.config, ours, given=argv)
         at = list(argv).index(options.command) + 1
         options, rest = main.parse_known_args([*argv[:at], *lines, *argv[at:]])
-    if not options.output:
-        raise UsageError("--output DIR is missing: name a folder for the run.")
-    if rest and options.command != "detect":
+    needed = {"detect": ("output",), "evaluate": ("detections", "ground_truth", "output")}
+    for name in needed.get(options.command, ()):
+        what = "DIR" if name == "output" else "SOURCE"
+        if not getattr(options, name):
+            raise UsageError(f"--{name} {what} is missing.")
+    if rest and options.command == "demo":
         raise UsageError(_unknown(rest[0], ours))
     if rest:
         _check_beam(rest, ours)
@@ -229,36 +282,3 @@ def _words(name: str, value: Any, *, switch: bool) -> list[str]:
             return [f"--input={item}" for item in value]
         return [f"--{name}={','.join(map(str, value))}"]
     return [f"--{name}={value}"]
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of 1 or more")
-    return value
-
-
-def _workers(text: str) -> int:
-    value = _positive(text)
-    if value > MAX_WORKERS:
-        raise argparse.ArgumentTypeError(f"{text} is more than {MAX_WORKERS}")
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and 0 <= value <= 1):
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
-# argparse names the type in its own message.
-_positive.__name__ = _workers.__name__ = "whole number"
-_share.__name__ = "number"
-
-
-def _names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise argparse.ArgumentTypeError(f"{text!r} names no class")
-    return names

@@ -32,6 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from beam_jobs.cli import demo
 
             return demo.run(options)
+        if options.command == "evaluate":
+            from beam_jobs.cli import evaluate
+
+            return evaluate.run(options, beam_args)
         from beam_jobs.cli import detect
 
         return detect.run(options, beam_args, ["beam-detect", *words])

@@ -17,7 +17,7 @@ from beam_jobs.formats.coco_ids import ImageIds
 from beam_jobs.runs import layout
 from beam_jobs.runs.ids import Claim, proposed_id
 from beam_jobs.runs.manifest import DetectorRecord
-from beam_jobs.runs.parts import Counts, FileRecord, PartRecord, read_table
+from beam_jobs.runs.parts import Counts, FileRecord, PartRecord, file_record, read_table
 from beam_jobs.runs.plan import PARTS_A_SLICE, Plan, Renamed
 from beam_jobs.runs.record_ids import settle_records
 
@@ -133,6 +133,4 @@ def _plan_files(root: str, plan: Plan) -> Iterator[FileRecord]:
     paths = [layout.PLAN, *map(layout.plan_slice, range(slices)), *map(layout.part_record, range(len(plan.parts)))]
     if storage.exists(storage.join(root, layout.IMAGE_IDS)):
         paths.append(layout.IMAGE_IDS)
-    for path in paths:
-        data = storage.read_bytes(storage.join(root, path))
-        yield FileRecord(path, None, len(data), hashlib.sha256(data).hexdigest())
+    yield from (file_record(root, path) for path in paths)

@@ -10,6 +10,7 @@ import msgspec
 
 from beam_jobs import storage
 from beam_jobs.errors import UsageError
+from beam_jobs.formats.evaluated import EVALUATION_FILES, SHARDS_FOLDER
 from beam_jobs.formats.tables import TABLES
 from beam_jobs.runs import layout
 from beam_jobs.runs.plan import PARTS_A_SLICE, Plan, read_part
@@ -110,6 +111,10 @@ def _owned(root: str, plan: Plan) -> Iterator[str]:
             yield from _annotated(root, part)
         yield from (layout.part_table(table, part) for table in (*TABLES, "annotated"))
         yield layout.part_record(part)
+    evaluation = layout.EVALUATION_FOLDER
+    yield from (f"{evaluation}/{name}" for name in EVALUATION_FILES)
+    shards = f"{evaluation}/{SHARDS_FOLDER}"
+    yield from (f"{shards}/{name}" for name in _names(storage.join(root, shards)))
     yield from map(layout.plan_slice, range(-(-len(plan.parts) // PARTS_A_SLICE)))
     yield layout.IMAGE_IDS
 

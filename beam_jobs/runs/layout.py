@@ -16,6 +16,8 @@ COCO_DATASET = "coco/dataset.json"
 ANNOTATED_FOLDER = "annotated"
 MANIFEST = "run.json"
 SUCCESS = "_SUCCESS"
+#: Where `--ground_truth` has its metrics.
+EVALUATION_FOLDER = "evaluation"
 
 #: Bytes of a name in a folder, and of an annotated picture's path below the run: what every usual file system holds.
 _MAX_SEGMENT, _MAX_PATH = 255, 3072

@@ -92,12 +92,15 @@ class Manifest(msgspec.Struct, frozen=True):
             raise UsageError(f"{path} is not a manifest of beam-detect: {error}") from None
 
     def write(self, root: str) -> None:
-        """Writes `run.json`, and `_SUCCESS` after it if the run succeeded."""
+        """Writes `run.json`."""
         data = msgspec.json.format(msgspec.json.encode(self), indent=1)
         storage.write_atomic(storage.join(root, layout.MANIFEST), data + b"\n")
-        if self.status == "succeeded":
-            # Not empty: Beam's S3 client cannot write an object without bytes.
-            storage.write_atomic(storage.join(root, layout.SUCCESS), b"\n")
+
+
+def mark_success(root: str) -> None:
+    """Writes `_SUCCESS`, the last file of a run."""
+    # Not empty: Beam's S3 client cannot write an object without bytes.
+    storage.write_atomic(storage.join(root, layout.SUCCESS), b"\n")
 
 
 def program_version() -> str:

@@ -110,6 +110,12 @@ def _write_tables(root: str, part: int, rows: Rows) -> list[FileRecord]:
     ]
 
 
+def file_record(root: str, path: str, rows: int | None = None) -> FileRecord:
+    """The record of a file that is there."""
+    data = storage.read_bytes(storage.join(root, path))
+    return FileRecord(path, rows, len(data), hashlib.sha256(data).hexdigest())
+
+
 def write_table(root: str, path: str, table: pa.Table, dictionary_columns: Iterable[str]) -> FileRecord:
     """Writes a Parquet file below `root`; the same table gives the same bytes on the same version of pyarrow."""
     sink = io.BytesIO()

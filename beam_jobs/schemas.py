@@ -8,22 +8,28 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from beam_jobs.evaluation.metrics import CURVES
+from beam_jobs.evaluation.outputs import Metrics
 from beam_jobs.formats import coco
+from beam_jobs.formats.matches import MATCHES
 from beam_jobs.formats.tables import TABLES
 from beam_jobs.runs.manifest import Manifest
 
 
 def dumps() -> dict[str, str]:
     """File names in `schemas/`, and what stands in them: Arrow schemas of tables, JSON Schema of JSON files."""
-    arrow = {f"{name}.arrow.json": _arrow(schema) for name, schema in TABLES.items()}
-    documents = {"run": Manifest, "coco-detections": list[coco.Result], "coco-dataset": coco.Dataset}
+    tables = {**TABLES, "matches": MATCHES, "curves": CURVES}
+    arrow = {f"{name}.arrow.json": _arrow(schema) for name, schema in tables.items()}
+    results, dataset = list[coco.Result], coco.Dataset
+    documents = {"run": Manifest, "metrics": Metrics, "coco-detections": results, "coco-dataset": dataset}
     json = {f"{name}.schema.json": _cleaned(msgspec.json.schema(kind)) for name, kind in documents.items()}
     return {name: _text(content) for name, content in {**arrow, **json}.items()}
 
 
 def _arrow(schema: pa.Schema) -> dict[str, Any]:
+    metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
     fields = [{"name": f.name, "type": str(f.type), "nullable": f.nullable} for f in schema]
-    return {"metadata": {key.decode(): value.decode() for key, value in schema.metadata.items()}, "fields": fields}
+    return {"metadata": metadata, "fields": fields}
 
 
 def _cleaned(schema: Any) -> Any:

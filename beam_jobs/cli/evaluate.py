@@ -1,0 +1,298 @@
+"""`beam-detect evaluate`: from flags to metrics, matches and curves."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_jobs import storage
+from beam_jobs.cli import engine, interrupt
+from beam_jobs.cli.categories import chosen_ids
+from beam_jobs.cli.progress import status
+from beam_jobs.cli.summary import printable, say
+from beam_jobs.errors import JobError, UsageError
+from beam_jobs.evaluation import metrics, oracle, outputs
+from beam_jobs.evaluation.accumulated import Accumulated
+from beam_jobs.evaluation.diagnostics import DiagnosticsResult
+from beam_jobs.evaluation.outputs import Metrics
+from beam_jobs.evaluation.settings import COCO_IOU_THRESHOLDS, AreaRange, EvaluationSettings, IouType
+from beam_jobs.evaluation.shards import Router, gather, write_shards
+from beam_jobs.evaluation.work import Sums, matches_path
+from beam_jobs.formats.evaluated import EVALUATION_FILES, METRICS, SHARDS_FOLDER, GroundTruth
+from beam_jobs.formats.ground_truth import load_ground_truth
+from beam_jobs.formats.image_join import How, ImageJoin, Joined
+from beam_jobs.formats.label_map import load_label_map
+from beam_jobs.formats.results import ResultSource, result_sources
+from beam_jobs.runs.manifest import versions
+
+#: Names that are listed of images that one side lacks.
+NAMED = 20
+#: Best and worst classes that are printed.
+EXTREMES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is evaluated against what, where to, and how; None is COCO's own.
+
+    Args:
+        categories: names or ids of classes; None for all.
+        area_ranges: label, low and high, in square pixels.
+        label_map: names by category id, for TFRecords that hold class names only; None if there are none.
+        engine: `streaming` or `pycocotools`.
+    """
+
+    detections: str
+    ground_truth: str
+    output: str
+    iou_type: IouType = "bbox"
+    categories: Sequence[str] | None = None
+    iou_thresholds: tuple[float, ...] | None = None
+    area_ranges: tuple[tuple[str, float, float], ...] | None = None
+    max_detections: tuple[int, ...] | None = None
+    label_map: Mapping[int, str] | None = None
+    engine: str = "streaming"
+
+
+def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
+    """Evaluates; returns the exit status.
+
+    Raises:
+        UsageError: it cannot start.
+        JobError: it cannot be completed.
+    """
+    root = options.output if storage.is_remote(options.output) else os.path.abspath(options.output)
+    if beam_args:
+        storage.set_options(beam_args)
+    _check_output(root, options.output, overwrite=options.overwrite)
+    label_map = load_label_map(options.label_map) if options.label_map else None
+    request = Request(
+        options.detections,
+        options.ground_truth,
+        root,
+        options.iou_type,
+        options.categories,
+        options.iou_thresholds,
+        options.area_ranges,
+        options.max_detections,
+        label_map,
+        options.engine,
+    )
+    evaluated = evaluate(request, beam_args)
+    say(evaluated.text)
+    say(f"\nmetrics, matches and curves are in {options.output}")
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """An evaluation that is done: what `metrics.json` holds, and what a terminal shows."""
+
+    metrics: Metrics
+    text: str
+
+
+def load_truth(request: Request) -> GroundTruth:
+    """The ground truth of an evaluation."""
+    with status("reading the ground truth …"):
+        masks = request.iou_type == "segm"
+        return load_ground_truth(request.ground_truth, categories=request.label_map, masks=masks)
+
+
+def evaluate(request: Request, beam_args: Sequence[str], truth: GroundTruth | None = None) -> Evaluated:
+    """Evaluates into a folder that is empty or new; `truth` is that of the request, if it has been read."""
+    truth = truth or load_truth(request)
+    with status("looking at the detections …"):
+        sources = result_sources(request.detections)
+        images = pa.concat_tables([source.read_images() for source in sources])
+        joined = ImageJoin.of(truth).join(images)
+    settings = settings_of(request, truth.categories)
+    if not truth.images.num_rows:
+        raise UsageError(f"--ground_truth {request.ground_truth} has no images: there is nothing to compare with.")
+    if images.num_rows and not len(joined.missing) < truth.images.num_rows:
+        raise UsageError(
+            f"--detections {request.detections}: none of its images is in {request.ground_truth}, neither by id nor by"
+            f" name (for example {', '.join(joined.unmatched_examples)}). Is it the ground truth of these pictures?"
+        )
+    interrupt.left_behind.append(f"{request.output} holds an unfinished evaluation: --overwrite starts it afresh.")
+    try:
+        with status("evaluating …"):
+            shards = write_shards(request.output, truth, joined.image_ids, joined.truth_ids)
+            sums = _sums(request, sources, shards, settings, truth.categories, beam_args)
+            if request.engine == "pycocotools":
+                accumulated = _oracle(request.output, settings, truth, sources)
+            else:
+                accumulated = sums.state.accumulate()
+            diagnostics = sums.diagnostics.finish(truth.categories)
+    except UsageError:
+        outputs.remove_shards(request.output)
+        raise
+    return _write(request, settings, truth, joined, shards, sums, accumulated, diagnostics)
+
+
+def settings_of(options: argparse.Namespace | Request, categories: Mapping[int, str]) -> EvaluationSettings:
+    """COCO's parameters, but for what the flags say.
+
+    Raises:
+        UsageError: what cannot be evaluated so.
+    """
+    ids = chosen_ids(options.categories, categories) & set(categories) if options.categories else set(categories)
+    if not ids:
+        raise UsageError("There are no classes to evaluate: the ground truth names none of them.")
+    areas = tuple(AreaRange(*area) for area in options.area_ranges) if options.area_ranges else None
+    try:
+        return EvaluationSettings.of(
+            options.iou_type,
+            tuple(sorted(ids)),
+            iou_thresholds=options.iou_thresholds or COCO_IOU_THRESHOLDS,
+            area_ranges=areas,
+            max_detections=options.max_detections,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _sums(
+    request: Request,
+    sources: list[ResultSource],
+    shards: int,
+    settings: EvaluationSettings,
+    categories: Mapping[int, str],
+    beam_args: Sequence[str],
+) -> Sums:
+    from beam_jobs import pipelines
+    from beam_jobs.transforms.evaluate import SUMS
+
+    root = request.output
+    try:
+        engine.run_once(
+            lambda pipeline: pipelines.evaluate(pipeline, root, sources, shards, settings, categories), beam_args
+        )
+    except (ValueError, UsageError) as error:
+        # Beam keeps the kind of an error that a step raises in this process.
+        raise UsageError(f"The detections cannot be evaluated so: {engine.reason(error)}.") from error
+    except Exception as error:
+        raise JobError(engine.reason(error)) from error
+    sums = Sums.from_bytes(settings, storage.read_bytes(storage.join(root, SUMS)))
+    if sums.counts["unknown_categories"] and not sums.counts["detections"] + sums.counts["other_categories"]:
+        raise UsageError(
+            f"--detections {request.detections} and --ground_truth {request.ground_truth} have no class in common (the"
+            f" truth has {', '.join(f'{i} {name}' for i, name in list(categories.items())[:5])} …)."
+        )
+    return sums
+
+
+def _oracle(
+    root: str, settings: EvaluationSettings, truth: GroundTruth, sources: Sequence[ResultSource]
+) -> Accumulated:
+    router = Router(root)
+    results = gather(rows for source in sources for _, rows in router.route(source.read().results))
+    return oracle.evaluate(settings, truth.images, truth.objects, results)
+
+
+def _write(
+    request: Request,
+    settings: EvaluationSettings,
+    truth: GroundTruth,
+    joined: Joined,
+    shards: int,
+    sums: Sums,
+    accumulated: Accumulated,
+    diagnostics: DiagnosticsResult,
+) -> Evaluated:
+    root = request.output
+    per_class = {what: _per_class(sums, what) for what in ("truths", "detections")}
+    by_category = metrics.per_category(accumulated, truth.categories, per_class["truths"], per_class["detections"])
+    outputs.write_per_category(root, by_category)
+    outputs.write_parquet(root, outputs.CURVES, metrics.curves(accumulated, truth.categories))
+    outputs.join_matches(root, map(matches_path, range(shards)))
+    names = truth.images.filter(pc.is_in(truth.images["image_id"], value_set=pa.array(joined.missing)))
+    counts = {name: count for name, count in sorted(sums.counts.items()) if ":" not in name}
+    counts["unseen_images"] = len(joined.missing)
+    counts["repeated_images"] = joined.repeated
+    counts["joined_by_id"] = joined.count(How.ID)
+    counts["joined_by_name"] = joined.count(How.EXACT_NAME) + joined.count(How.BASE_NAME)
+    written = Metrics(
+        version=outputs.METRICS_VERSION,
+        metrics=metrics.summary(accumulated),
+        iou_type=settings.iou_type,
+        settings=outputs.describe(settings, truth.categories),
+        engine=request.engine,
+        detections=request.detections,
+        ground_truth=request.ground_truth,
+        counts=counts,
+        errors=outputs.errors(diagnostics),
+        unseen_images=names["file_name"].slice(0, NAMED).to_pylist(),
+        unknown_images=list(joined.unmatched_examples),
+        warnings=[*truth.warnings, *_warnings(request, joined, counts)],
+        versions=versions(),
+        files=list(outputs.FILES),
+    )
+    outputs.remove_shards(root)
+    written.write(root)
+    warnings = [f"warning: {warning}" for warning in written.warnings]
+    lines = [*warnings, *metrics.print_table(accumulated).splitlines(), *_extremes(by_category)]
+    return Evaluated(written, "\n".join(map(printable, lines)))
+
+
+def _per_class(sums: Sums, what: str) -> dict[int, int]:
+    prefix = f"{what}:"
+    return {int(name.removeprefix(prefix)): n for name, n in sums.counts.items() if name.startswith(prefix)}
+
+
+def _warnings(request: Request, joined: Joined, counts: Mapping[str, int]) -> list[str]:
+    found = []
+    if joined.unmatched or counts.get("unknown_images"):
+        examples = f": {', '.join(joined.unmatched_examples)}" if joined.unmatched_examples else ""
+        found.append(
+            f"{joined.unmatched:,} images of the detections are not in the ground truth{examples};"
+            f" {counts.get('unknown_images', 0):,} detections do not count"
+        )
+    if joined.repeated:
+        found.append(f"{joined.repeated:,} images share one of the truth: {', '.join(joined.repeated_examples)}")
+    if unseen := counts["unseen_images"]:
+        found.append(
+            f"{unseen:,} images of the ground truth are not among the detections; their truths count as missed"
+        )
+    if unknown := counts.get("unknown_categories"):
+        found.append(f"{unknown:,} detections of classes that the ground truth does not have were left out")
+    return found
+
+
+def _extremes(by_category: pa.Table) -> list[str]:
+    """The best and the worst classes by AP, with their numbers of truths."""
+    rows = [row for row in by_category.select(["category", "AP", "num_truths"]).to_pylist() if row["AP"] > -1]
+    rows.sort(key=lambda row: (-row["AP"], row["category"]))
+    if len(rows) < 2:
+        return []
+    most = min(EXTREMES, len(rows) // 2)
+    lines = ["", f"best {most} and worst {most} of {len(rows)} classes with truths:"]
+    width = max(len(row["category"]) for row in [*rows[:most], *rows[-most:]])
+    for row in [*rows[:most], *rows[-most:]]:
+        lines.append(f"  {row['category']:<{width}}  AP {row['AP']:.3f}  {row['num_truths']:,} truths")
+    return lines
+
+
+def _check_output(root: str, shown: str, *, overwrite: bool) -> None:
+    """Refuses a folder that holds anything; with `overwrite` takes away the evaluation in it first."""
+    try:
+        names = storage.list_dir(root)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise UsageError(f"--output {shown} is a file: name a folder.") from None
+    if not names:
+        return
+    ours = {*EVALUATION_FILES, SHARDS_FOLDER}
+    if not ({METRICS, SHARDS_FOLDER} & set(names)):
+        raise UsageError(f"--output {shown} is not empty, and what it holds is not an evaluation: name another folder.")
+    if not overwrite:
+        raise UsageError(f"--output {shown} holds an evaluation: name another folder, or give --overwrite.")
+    outputs.remove_shards(root)
+    for name in ours & set(names) - {SHARDS_FOLDER}:
+        storage.remove(storage.join(root, name))

@@ -1,0 +1,65 @@
+"""The values of flags, from text; argparse says what is wrong with one, by the name of its function."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+#: More detector processes than cores gain nothing; far more than these exhaust what the system gives a process.
+MAX_WORKERS = 256
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of 1 or more")
+    return value
+
+
+def workers(text: str) -> int:
+    """A number of detector processes."""
+    value = positive(text)
+    if value > MAX_WORKERS:
+        raise argparse.ArgumentTypeError(f"{text} is more than {MAX_WORKERS}")
+    return value
+
+
+def share(text: str) -> float:
+    """A number between 0 and 1."""
+    value = float(text)
+    if not (math.isfinite(value) and 0 <= value <= 1):
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+# argparse names the type in its own message.
+positive.__name__ = workers.__name__ = "whole number"
+share.__name__ = "number"
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Shares with commas between them, ascending, each once."""
+    return tuple(sorted({share(part) for part in text.split(",")}))
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Whole numbers with commas between them, ascending, each once."""
+    return tuple(sorted({positive(part) for part in text.split(",")}))
+
+
+def area_ranges(text: str) -> tuple[tuple[str, float, float], ...]:
+    """NAME:LOW:HIGH with commas between them."""
+    ranges = []
+    for part in text.split(","):
+        name, low, high = part.split(":")
+        ranges.append((name, float(low), float(high)))
+    return tuple(ranges)
+
+
+def names(text: str) -> list[str]:
+    """Names with commas between them."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError(f"{text!r} names no class")
+    return names

@@ -1,0 +1,117 @@
+"""The report of a run without ground truth: what was found."""
+
+from __future__ import annotations
+
+from beam_jobs.report import charts, parts
+from beam_jobs.report.content import FoundCategory, RunContent
+from beam_jobs.report.markup import Html, isolated, join, tag
+from beam_jobs.report.numbers import count, metric, milliseconds, seconds, tidy
+from beam_jobs.report.page import Section, document
+from beam_jobs.report.tables import Bar, Cell, Column, table
+
+_BARS = 20
+_NAMES = 3
+
+
+def run_page(content: RunContent) -> bytes:
+    """One HTML file, UTF-8; the same bytes for the same content."""
+    by_count = sorted(content.categories, key=lambda row: (-row.detections, row.name))
+    sections = [
+        Section("summary", "Summary", _summary(content)),
+        Section("classes", "Classes", _classes(content, by_count)),
+        Section("scores", "Scores", [parts.grid(*parts.score_histograms(content.score_bins))]),
+        Section("failures", "Failures", _failures(content)),
+        Section("speed", "Speed", _speed(content)),
+        Section("gallery", "Pictures", parts.gallery(content.gallery)),
+        Section("run", "Run", [parts.grid(parts.facts("Facts", content.facts))]),
+    ]
+    return document(content.title, content.model, sections, filter_label="Filter by class")
+
+
+def _summary(content: RunContent) -> list[Html]:
+    first = [(count(value), name, "") for name, value in content.counts[:4]]
+    if content.pictures_per_s is not None:
+        first.append((tidy(round(content.pictures_per_s, 1)), "pictures a second", ""))
+    return [parts.warnings(content.warnings), parts.tiles(first), parts.count_tiles(content.counts[4:])]
+
+
+def _classes(content: RunContent, by_count: list[FoundCategory]) -> list[Html]:
+    if not by_count:
+        return [tag("p", None, "Nothing was found.")]
+    shown = [(row.name, float(row.detections), count(row.detections)) for row in by_count[:_BARS]]
+    title = "Detections by class" if len(by_count) <= _BARS else f"The {_BARS} most frequent classes"
+    most = max(row.detections for row in by_count) or 1
+    columns = [
+        Column("Class", is_number=False),
+        Column("Detections"),
+        Column("Pictures", "Pictures with at least one"),
+        Column("Mean score"),
+        Column("Best score"),
+        Column("Scores", "How many detections by score, from low to high", is_number=False),
+    ]
+    rows: list[list[Cell]] = [
+        [
+            row.name,
+            Bar(count(row.detections), row.detections / most),
+            count(row.images),
+            metric(row.mean_score),
+            metric(row.max_score),
+            charts.spark_bars(row.scores),
+        ]
+        for row in by_count
+    ]
+    caption = f"What was found: {count(len(rows))} classes"
+    listed = table(caption, columns, rows, sorted_by=(1, "descending"), filtered=True, tall=True)
+    chart = parts.figure(title, charts.bars("found", title, shown))
+    boxes = charts.histogram(
+        "boxes", "Pictures by number of boxes", content.boxes_per_picture, "boxes in a picture", "pictures", whole=True
+    )
+    return [parts.grid(chart, parts.figure("Boxes per picture", boxes)), listed]
+
+
+def _failures(content: RunContent) -> list[Html]:
+    if not content.failures:
+        return [tag("p", None, "Every input gave a result.")]
+    columns = [
+        Column("Code", is_number=False),
+        Column("Step", is_number=False),
+        Column("Inputs"),
+        Column("Said", is_number=False),
+        Column("For example", is_number=False),
+    ]
+    rows = [
+        (row.code, row.stage, count(row.count), isolated(row.message), join(*_examples(row.examples)))
+        for row in content.failures
+    ]
+    return [table("Inputs that gave no result", columns, rows, sorted_by=(2, "descending"))]
+
+
+def _examples(names: tuple[str, ...]) -> list[Html]:
+    return [tag("div", {"class": "file"}, isolated(name)) for name in names[:_NAMES]]
+
+
+def _speed(content: RunContent) -> list[Html]:
+    shown: list[Html] = []
+    if content.steps:
+        columns = [
+            Column("Step", is_number=False),
+            Column("Seconds in all", "Over all detector processes"),
+            Column("Mean ms", "Milliseconds a picture"),
+            Column("Median ms"),
+            Column("95 % below, ms"),
+            Column("Longest ms"),
+        ]
+        rows = [
+            (
+                step.name,
+                f"{step.total_s:,.1f}",
+                *map(milliseconds, (step.mean_ms, step.median_ms, step.p95_ms, step.max_ms)),
+            )
+            for step in content.steps
+        ]
+        shown.append(table("Milliseconds a picture", columns, rows, sortable=False))
+    if content.stages:
+        entries = [(name, value, seconds(value)) for name, value in content.stages]
+        chart = charts.bars("stages", "Stages of the run", entries)
+        shown.append(parts.grid(parts.figure("Time of the run", chart)))
+    return shown
