@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from beam_jobs.detectors.base import DetectorSpec
-from beam_jobs.processes.picture import PictureSettings
-
 if TYPE_CHECKING:
     import apache_beam as beam
 
+    from beam_jobs.detectors.base import DetectorSpec
     from beam_jobs.evaluation.settings import EvaluationSettings
     from beam_jobs.formats.results import ResultSource
+    from beam_jobs.processes.picture import PictureSettings
     from beam_jobs.transforms.detect import PoolSource
 
 

@@ -163,7 +163,8 @@ def test_tables_by_class_and_of_curves(folder):
     table = pd.read_parquet(folder / "run/evaluation/per_category.parquet").set_index("category")
     assert table.loc["red", "AP"] == 1
     assert table.loc["blue", "AP"] == 0
-    assert table.loc["green", ["num_truths", "num_detections"]].tolist() == [20, 20]
+    green: Any = table.loc["green"]
+    assert (green.num_truths, green.num_detections) == (20, 20)
     pd.testing.assert_frame_equal(
         pd.read_csv(folder / "run/evaluation/per_category.csv").set_index("category"), table, check_dtype=False
     )

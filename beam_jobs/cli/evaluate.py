@@ -16,18 +16,18 @@ from beam_jobs.cli.categories import chosen_ids
 from beam_jobs.cli.progress import status
 from beam_jobs.cli.summary import printable, say
 from beam_jobs.errors import JobError, UsageError
-from beam_jobs.evaluation import metrics, oracle, outputs
+from beam_jobs.evaluation import metrics, outputs
 from beam_jobs.evaluation.accumulated import Accumulated
 from beam_jobs.evaluation.diagnostics import DiagnosticsResult
 from beam_jobs.evaluation.outputs import Metrics
 from beam_jobs.evaluation.settings import COCO_IOU_THRESHOLDS, AreaRange, EvaluationSettings, IouType
-from beam_jobs.evaluation.shards import Router, gather, write_shards
+from beam_jobs.evaluation.shards import Router, gather, store_results, write_shards
 from beam_jobs.evaluation.work import Sums, matches_path
 from beam_jobs.formats.evaluated import EVALUATION_FILES, METRICS, SHARDS_FOLDER, GroundTruth
 from beam_jobs.formats.ground_truth import load_ground_truth
 from beam_jobs.formats.image_join import How, ImageJoin, Joined
 from beam_jobs.formats.label_map import load_label_map
-from beam_jobs.formats.results import ResultSource, result_sources
+from beam_jobs.formats.results import CocoResults, ResultSource, result_sources
 from beam_jobs.runs.manifest import versions
 
 #: Names that are listed of images that one side lacks.
@@ -109,7 +109,9 @@ def evaluate(request: Request, beam_args: Sequence[str], truth: GroundTruth | No
     truth = truth or load_truth(request)
     with status("looking at the detections …"):
         sources = result_sources(request.detections)
-        images = pa.concat_tables([source.read_images() for source in sources])
+        # JSON is slow to parse: a file of it is parsed once, here, where what is wrong with it is said best.
+        parsed = sources[0].read() if isinstance(sources[0], CocoResults) else None
+        images = parsed.images if parsed else pa.concat_tables([source.read_images() for source in sources])
         joined = ImageJoin.of(truth).join(images)
     settings = settings_of(request, truth.categories)
     if not truth.images.num_rows:
@@ -123,6 +125,9 @@ def evaluate(request: Request, beam_args: Sequence[str], truth: GroundTruth | No
     try:
         with status("evaluating …"):
             shards = write_shards(request.output, truth, joined.image_ids, joined.truth_ids)
+        if parsed:
+            sources = [*store_results(request.output, parsed.results)]
+            del parsed
             sums = _sums(request, sources, shards, settings, truth.categories, beam_args)
             if request.engine == "pycocotools":
                 accumulated = _oracle(request.output, settings, truth, sources)
@@ -190,6 +195,9 @@ def _sums(
 def _oracle(
     root: str, settings: EvaluationSettings, truth: GroundTruth, sources: Sequence[ResultSource]
 ) -> Accumulated:
+    # pycocotools is imported where it is asked for only.
+    from beam_jobs.evaluation import oracle
+
     router = Router(root)
     results = gather(rows for source in sources for _, rows in router.route(source.read().results))
     return oracle.evaluate(settings, truth.images, truth.objects, results)

@@ -113,8 +113,10 @@ def join_matches(root: str, paths: Iterable[str]) -> int:
         pq.ParquetWriter(out, MATCHES, compression="zstd") as writer,
     ):
         for path in paths:
-            data = io.BytesIO(storage.read_bytes(storage.join(root, path)))
-            table = pq.ParquetFile(data).read(use_threads=False)
+            # In this thread: see `runs.parts.read_table`.
+            options = pa.ipc.IpcReadOptions(use_threads=False)
+            with pa.ipc.open_stream(storage.read_bytes(storage.join(root, path)), options=options) as stream:
+                table = stream.read_all()
             if table.num_rows:
                 writer.write_table(table.cast(MATCHES))
             rows += table.num_rows

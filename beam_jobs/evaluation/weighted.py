@@ -101,11 +101,16 @@ class _Area:
         places = np.append(place[rows], np.repeat(last, thresholds))
         image = np.append(matches.image[rows], np.full(segments, images))
         by_segment = np.lexsort((places, segment))
-        self._rank = np.append(matches.rank[rows], np.full(segments, -1))[by_segment]
+        rank = np.append(matches.rank[rows], np.full(segments, -1))[by_segment]
         segment, places, self._image = segment[by_segment], places[by_segment], image[by_segment]
         self._end = np.searchsorted(segment, np.arange(segments), "right") - 1
         self._start = np.append(0, self._end[:-1] + 1)
         self._length = self._end - self._start + 1
+        # For recalls with fewer detections than precision has; end marks keep each segment from being empty.
+        self._few = {}
+        for at_most in settings.max_detections[:-1]:
+            few = np.flatnonzero(rank < at_most)
+            self._few[at_most] = (self._image[few], np.searchsorted(few, self._start))
         self._until = np.searchsorted(counted_place, places, "right")
         self._until_start = np.repeat(np.searchsorted(counted_place, first), thresholds)
 
@@ -158,9 +163,10 @@ class _Area:
 
     def recall(self, padded: Ints, at_most: int, truths: Ints) -> Floats:
         """float64 [K, T]: the recall with so many detections an image and category."""
-        right = _sums(np.where(self._rank < at_most, padded[self._image], 0))
+        image, start = self._few[at_most]
+        right = np.add.reduceat(padded[image], start).reshape(self._shape)
         with np.errstate(invalid="ignore", divide="ignore"):
-            recall: Floats = (right[self._end + 1] - right[self._start]).reshape(self._shape) / truths[:, None]
+            recall: Floats = right / truths[:, None]
         return recall
 
 

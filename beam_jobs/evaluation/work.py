@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from beam_jobs import storage
 from beam_jobs.evaluation.diagnostics import Diagnostics
@@ -68,7 +67,7 @@ class Sums:
 
 def matches_path(shard: int) -> str:
     """The matches of a shard, below the evaluation's folder."""
-    return f"{SHARDS_FOLDER}/matches-{shard:05d}.parquet"
+    return f"{SHARDS_FOLDER}/matches-{shard:05d}.arrow"
 
 
 def empty_sums(settings: EvaluationSettings) -> Sums:
@@ -103,7 +102,9 @@ def evaluate_shard(
     matches = match_batch(truth.images, objects, results, settings)
     sink = io.BytesIO()
     table = matches_table(matches, truth.images, objects, results, settings, categories)
-    pq.write_table(table, sink, compression="zstd")
+    # `outputs.join_matches` reads it once: Parquet would be packed twice.
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as stream:
+        stream.write_table(table)
     storage.write_atomic(storage.join(root, matches_path(shard)), sink.getvalue())
     return Sums(state, Diagnostics.of(matches, settings.category_ids), counts)
 

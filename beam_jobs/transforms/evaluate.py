@@ -95,11 +95,14 @@ class MergeSums(beam.CombineFn):
 
     def merge_accumulators(self, accumulators: Iterable[list[tuple[int, bytes]]]) -> list[tuple[int, bytes]]:
         entries = [entry for accumulator in accumulators for entry in accumulator]
-        if len(entries) < 2:
+        # A few are left to `extract_output`: each merge unpacks and packs all that it merges.
+        if len(entries) < _TOGETHER:
             return entries
         return [(sum(size for size, _ in entries), self._merged([data for _, data in entries]))]
 
     def extract_output(self, accumulator: list[tuple[int, bytes]]) -> bytes:
+        if len(accumulator) == 1:
+            return accumulator[0][1]
         return self._merged([data for _, data in accumulator])
 
     def _merged(self, encoded: list[bytes]) -> bytes:
