@@ -275,13 +275,14 @@ def peak_memory(words: Sequence[str]) -> int:
 
     def watch(pid: int) -> None:
         nonlocal peak
-        peak = max(peak, _tree_pss(pid))
+        peak = max(peak, tree_pss(pid))
 
     call(words, watch)
     return peak
 
 
-def _tree_pss(pid: int) -> int:
+def tree_pss(pid: int) -> int:
+    """The PSS, in bytes, of a process and of those that it started."""
     total = 0
     try:
         root = psutil.Process(pid)

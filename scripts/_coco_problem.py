@@ -71,8 +71,14 @@ class Chunk:
         return Chunk(
             self.ids[:images],
             self.sizes[:images],
-            *(column[truths] for column in (self.truth_image, self.truth_category, self.truth_box, self.crowd)),
-            *(column[found] for column in (self.found_image, self.found_category, self.found_box, self.score)),
+            self.truth_image[truths],
+            self.truth_category[truths],
+            self.truth_box[truths],
+            self.crowd[truths],
+            self.found_image[found],
+            self.found_category[found],
+            self.found_box[found],
+            self.score[found],
         )
 
 
@@ -124,7 +130,10 @@ def _chunk(random: np.random.Generator, start: int) -> Chunk:
         category,
         box,
         crowd,
-        *(column[order] for column in (found_image, found_category, found_box, score)),
+        found_image[order],
+        found_category[order],
+        found_box[order],
+        score[order],
     )
 
 

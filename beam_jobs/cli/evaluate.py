@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from beam_jobs import storage
 from beam_jobs.cli import engine, interrupt
 from beam_jobs.cli.categories import chosen_ids
+from beam_jobs.cli.output_folder import check_output
 from beam_jobs.cli.progress import status
 from beam_jobs.cli.summary import printable, say
 from beam_jobs.errors import JobError, UsageError
@@ -23,7 +24,7 @@ from beam_jobs.evaluation.outputs import Metrics
 from beam_jobs.evaluation.settings import COCO_IOU_THRESHOLDS, AreaRange, EvaluationSettings, IouType
 from beam_jobs.evaluation.shards import Router, gather, store_results, write_shards
 from beam_jobs.evaluation.work import Sums, matches_path
-from beam_jobs.formats.evaluated import EVALUATION_FILES, METRICS, SHARDS_FOLDER, GroundTruth
+from beam_jobs.formats.evaluated import EVALUATION_FILES, SHARDS_FOLDER, GroundTruth
 from beam_jobs.formats.ground_truth import load_ground_truth
 from beam_jobs.formats.image_join import How, ImageJoin, Joined
 from beam_jobs.formats.label_map import load_label_map
@@ -69,7 +70,14 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     root = options.output if storage.is_remote(options.output) else os.path.abspath(options.output)
     if beam_args:
         storage.set_options(beam_args)
-    _check_output(root, options.output, overwrite=options.overwrite)
+    check_output(
+        root,
+        options.output,
+        "an evaluation",
+        EVALUATION_FILES,
+        overwrite=options.overwrite,
+        scratch=SHARDS_FOLDER,
+    )
     label_map = load_label_map(options.label_map) if options.label_map else None
     request = Request(
         options.detections,
@@ -85,7 +93,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     )
     evaluated = evaluate(request, beam_args)
     say(evaluated.text)
-    say(f"\nmetrics, matches and curves are in {options.output}")
+    say(f"\nmetrics, matches, curves and report.html are in {options.output}")
     return 0
 
 
@@ -125,15 +133,15 @@ def evaluate(request: Request, beam_args: Sequence[str], truth: GroundTruth | No
     try:
         with status("evaluating …"):
             shards = write_shards(request.output, truth, joined.image_ids, joined.truth_ids)
-        if parsed:
-            sources = [*store_results(request.output, parsed.results)]
-            del parsed
-            sums = _sums(request, sources, shards, settings, truth.categories, beam_args)
-            if request.engine == "pycocotools":
-                accumulated = _oracle(request.output, settings, truth, sources)
-            else:
-                accumulated = sums.state.accumulate()
-            diagnostics = sums.diagnostics.finish(truth.categories)
+            if parsed:
+                sources = [*store_results(request.output, parsed.results)]
+                del parsed
+        sums = _sums(request, sources, shards, settings, truth.categories, beam_args)
+        if request.engine == "pycocotools":
+            accumulated = _oracle(request.output, settings, truth, sources)
+        else:
+            accumulated = sums.state.accumulate()
+        diagnostics = sums.diagnostics.finish(truth.categories)
     except UsageError:
         outputs.remove_shards(request.output)
         raise
@@ -241,6 +249,11 @@ def _write(
         versions=versions(),
         files=list(outputs.FILES),
     )
+    with status("writing the report …"):
+        # Imported here: a page needs Pillow, and nothing before it does.
+        from beam_jobs.report.from_evaluation import write_report
+
+        write_report(root, written, accumulated, by_category, diagnostics, joined)
     outputs.remove_shards(root)
     written.write(root)
     warnings = [f"warning: {warning}" for warning in written.warnings]
@@ -284,23 +297,3 @@ def _extremes(by_category: pa.Table) -> list[str]:
     for row in [*rows[:most], *rows[-most:]]:
         lines.append(f"  {row['category']:<{width}}  AP {row['AP']:.3f}  {row['num_truths']:,} truths")
     return lines
-
-
-def _check_output(root: str, shown: str, *, overwrite: bool) -> None:
-    """Refuses a folder that holds anything; with `overwrite` takes away the evaluation in it first."""
-    try:
-        names = storage.list_dir(root)
-    except FileNotFoundError:
-        return
-    except NotADirectoryError:
-        raise UsageError(f"--output {shown} is a file: name a folder.") from None
-    if not names:
-        return
-    ours = {*EVALUATION_FILES, SHARDS_FOLDER}
-    if not ({METRICS, SHARDS_FOLDER} & set(names)):
-        raise UsageError(f"--output {shown} is not empty, and what it holds is not an evaluation: name another folder.")
-    if not overwrite:
-        raise UsageError(f"--output {shown} holds an evaluation: name another folder, or give --overwrite.")
-    outputs.remove_shards(root)
-    for name in ours & set(names) - {SHARDS_FOLDER}:
-        storage.remove(storage.join(root, name))

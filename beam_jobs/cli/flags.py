@@ -1,4 +1,4 @@
-"""The flags of `beam-detect`, the file that may hold them, and what becomes of those that are Beam's."""
+"""From a command line to options: the file that may hold flags, and what becomes of those that are Beam's."""
 
 from __future__ import annotations
 
@@ -6,178 +6,10 @@ import argparse
 import difflib
 import tomllib
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from beam_jobs.cli import values
+from beam_jobs.cli.commands import parser
 from beam_jobs.errors import UsageError
-
-_DESCRIPTION = "Object detection over folders and buckets of pictures, as an Apache Beam job."
-_BEAM = "Flags that are not listed here go to Beam (--runner and those of the runner); DirectRunner is the default."
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        # Without the usage: it is longer than a screen, and what is wrong would be below it.
-        self.exit(2, f"beam-detect: error: {message.removeprefix('argument ')}. --help lists the flags.\n")
-
-
-class _Version(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
-        from beam_jobs.runs.manifest import program_version
-
-        parser.exit(0, f"beam-detect {program_version()}\n")
-
-
-def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line."""
-    main = _Parser(prog="beam-detect", description=_DESCRIPTION, allow_abbrev=False)
-    main.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
-    commands = main.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    detect = commands.add_parser(
-        "detect",
-        help="detect objects in pictures; write Parquet, COCO JSON, annotated pictures",
-        description="Detects objects in pictures, and writes Parquet tables, COCO JSON and annotated pictures.",
-        epilog=_BEAM,
-        allow_abbrev=False,
-    )
-    _add_detect(detect)
-    evaluate = commands.add_parser(
-        "evaluate",
-        help="COCO metrics of detections against a ground truth",
-        description="Compares detections with a ground truth: COCO's metrics, matches, curves, and a report.",
-        epilog=_BEAM,
-        allow_abbrev=False,
-    )
-    _add_evaluate(evaluate)
-    demo = commands.add_parser(
-        "demo",
-        help="run the default detector on a few photographs",
-        description="Runs the default detector on the photographs that scikit-image carries, and shows what it saw.",
-        allow_abbrev=False,
-    )
-    demo.add_argument("--output", metavar="DIR", default="demo-output", help="folder of the run (%(default)s)")
-    _switch(demo, "verbose", "show what TensorFlow and Beam say, and tracebacks")
-    return main
-
-
-def _add_detect(detect: argparse.ArgumentParser) -> None:
-    inputs = detect.add_argument_group("inputs")
-    inputs.add_argument(
-        "--input",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="a picture, a folder, or a glob with **; on any file system that Beam knows. May be given several times",
-    )
-    inputs.add_argument("--input_list", metavar="FILE", help="a file with one path a line")
-    inputs.add_argument("--root", metavar="DIR", help="file names are relative to this folder")
-    inputs.add_argument(
-        "--input_format",
-        choices=("auto", "image", "tfrecord"),
-        default="auto",
-        help="what the inputs are; auto looks at the first bytes of each (%(default)s)",
-    )
-    inputs.add_argument("--image_ids", metavar="JSON", help="take image ids from this COCO file, by file name")
-    inputs.add_argument(
-        "--ground_truth",
-        metavar="SOURCE",
-        help="evaluate as well, to DIR/evaluation; image ids are those of this truth",
-    )
-    inputs.add_argument("--limit", type=values.positive, metavar="N", help="only the first N inputs, in order of name")
-
-    model = detect.add_argument_group("detector")
-    model.add_argument(
-        "--model",
-        default="coco-ssd",
-        metavar="MODEL",
-        help="coco-ssd, a SavedModel folder, a folder of the TF2 zoo's layout, or module:factory (%(default)s)",
-    )
-    model.add_argument("--label_map", metavar="FILE", help="class names: a .pbtxt, or a COCO JSON with categories")
-    model.add_argument(
-        "--min_score", type=values.share, metavar="S", help="least score kept (0.05; with --ground_truth 0)"
-    )
-    model.add_argument(
-        "--max_detections", type=values.positive, metavar="N", help="best N of a picture (what the model gives)"
-    )
-    model.add_argument("--categories", type=values.names, metavar="A,B", help="only these classes, by name or id")
-
-    output = detect.add_argument_group("outputs")
-    output.add_argument("--output", metavar="DIR", help="folder of the run; new, or empty (required)")
-    _switch(output, "overwrite", "replace the run that is in DIR")
-    _switch(output, "annotate", "write pictures with boxes, classes and scores to DIR/annotated")
-    output.add_argument(
-        "--annotate_min_score", type=values.share, default=0.30, metavar="S", help="least score drawn (%(default)s)"
-    )
-    output.add_argument(
-        "--annotate_max_boxes", type=values.positive, default=200, metavar="N", help="most boxes drawn (%(default)s)"
-    )
-    _switch(output, "class_agnostic", "draw all boxes in one colour, with the score alone")
-    output.add_argument(
-        "--part_size",
-        type=values.positive,
-        default=500,
-        metavar="N",
-        help="inputs a part, one file a table (%(default)s)",
-    )
-
-    running = detect.add_argument_group("running")
-    running.add_argument("--workers", type=values.workers, metavar="N", help="detector processes (the number of cores)")
-    running.add_argument(
-        "--threads", type=values.positive, default=1, metavar="N", help="threads a process (%(default)s)"
-    )
-    running.add_argument(
-        "--max_failure_rate",
-        type=values.share,
-        default=1.0,
-        metavar="R",
-        help="exit with 1 when a greater share of the inputs failed (%(default)s)",
-    )
-    _switch(running, "dry_run", "make the plan, open the model, show both, and stop")
-    running.add_argument(
-        "--config", metavar="TOML", help="a file of these flags (min_score = 0.5); the command line wins"
-    )
-    _switch(running, "verbose", "show what TensorFlow and Beam say, and tracebacks")
-
-
-def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
-    evaluate.add_argument(
-        "--detections", metavar="SOURCE", help="a run's folder, a COCO results file, or Parquet files (required)"
-    )
-    evaluate.add_argument(
-        "--ground_truth", metavar="SOURCE", help="a COCO dataset, or TFRecords with image/object/* (required)"
-    )
-    evaluate.add_argument("--output", metavar="DIR", help="folder of the evaluation; new, or empty (required)")
-    _switch(evaluate, "overwrite", "replace the evaluation that is in DIR")
-    evaluate.add_argument(
-        "--iou_type", choices=("bbox", "segm", "keypoints"), default="bbox", help="what is compared (%(default)s)"
-    )
-    evaluate.add_argument("--categories", type=values.names, metavar="A,B", help="only these classes, by name or id")
-    evaluate.add_argument("--label_map", metavar="FILE", help="class names of TFRecords that hold no class ids")
-    evaluate.add_argument(
-        "--iou_thresholds", type=values.numbers, metavar="T,T", help="IoU thresholds (0.5,0.55,…,0.95)"
-    )
-    evaluate.add_argument(
-        "--area_ranges", type=values.area_ranges, metavar="NAME:LOW:HIGH,…", help="areas in square pixels (COCO's)"
-    )
-    evaluate.add_argument(
-        "--max_detections", type=values.counts, metavar="N,N", help="detections an image and class (1,10,100)"
-    )
-    evaluate.add_argument(
-        "--engine",
-        choices=("streaming", "pycocotools"),
-        default="streaming",
-        help="what computes the metrics; pycocotools is slow, in one process, and gives the same (%(default)s)",
-    )
-    evaluate.add_argument("--config", metavar="TOML", help="a file of these flags; the command line wins")
-    _switch(evaluate, "verbose", "show what Beam says, and tracebacks")
-
-
-def _switch(group: argparse.ArgumentParser | argparse._ArgumentGroup, name: str, text: str) -> None:
-    group.add_argument(f"--{name}", action="store_true", help=text)
-    # So that the command line can win over a file; not worth a line of help each.
-    group.add_argument(
-        f"--no_{name}", dest=name, action="store_false", default=argparse.SUPPRESS, help=argparse.SUPPRESS
-    )
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -194,12 +26,16 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         at = list(argv).index(options.command) + 1
         options, rest = main.parse_known_args([*argv[:at], *lines, *argv[at:]])
     needed = {"detect": ("output",), "evaluate": ("detections", "ground_truth", "output")}
+    needed["compare"] = ("ground_truth", "output")
+    needed["report"] = ("output",)
     for name in needed.get(options.command, ()):
-        what = "DIR" if name == "output" else "SOURCE"
+        what = "SOURCE" if name != "output" else "FILE" if options.command == "report" else "DIR"
         if not getattr(options, name):
             raise UsageError(f"--{name} {what} is missing.")
     if rest and options.command == "demo":
         raise UsageError(_unknown(rest[0], ours))
+    if rest and options.command == "compare" and not rest[0].startswith("-"):
+        raise UsageError(f"{rest[0]}: what is this for? `compare` takes two sources, A and B; Beam's flags follow.")
     if rest:
         _check_beam(rest, ours)
     return options, rest

@@ -36,6 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             from beam_jobs.cli import evaluate
 
             return evaluate.run(options, beam_args)
+        if options.command == "compare":
+            from beam_jobs.cli import compare
+
+            return compare.run(options, beam_args)
+        if options.command == "report":
+            from beam_jobs.cli import report
+
+            return report.run(options, beam_args)
         from beam_jobs.cli import detect
 
         return detect.run(options, beam_args, ["beam-detect", *words])

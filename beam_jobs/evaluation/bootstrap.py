@@ -57,7 +57,7 @@ class ImageCounts:
 
     @property
     def f1(self) -> Floats:
-        """float64 [images]: 2 right / (2 right + wrong + missed); 1 where there is nothing to find and nothing found."""
+        """float64 [images]: 2 right / (2 right + wrong + missed); 1 where nothing is to be found and nothing was."""
         mistakes = self.wrong + self.missed
         total = 2 * self.right + mistakes
         f1: Floats = np.where(total > 0, 2 * self.right / np.maximum(total, 1), 1.0)

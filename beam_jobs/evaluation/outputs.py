@@ -20,7 +20,7 @@ from beam_jobs.formats.matches import MATCHES
 
 #: All files of an evaluation but for `metrics.json`.
 FILES = EVALUATION_FILES[1:]
-PER_CATEGORY, PER_CATEGORY_CSV, CURVES, MATCHES_FILE = FILES
+PER_CATEGORY, PER_CATEGORY_CSV, CURVES, MATCHES_FILE, REPORT = FILES
 METRICS_VERSION = 1
 
 

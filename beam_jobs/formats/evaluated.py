@@ -12,7 +12,14 @@ import pyarrow as pa
 
 METRICS = "metrics.json"
 #: The files of an evaluation in its folder.
-EVALUATION_FILES = (METRICS, "per_category.parquet", "per_category.csv", "curves.parquet", "matches.parquet")
+EVALUATION_FILES = (
+    METRICS,
+    "per_category.parquet",
+    "per_category.csv",
+    "curves.parquet",
+    "matches.parquet",
+    "report.html",
+)
 #: Where an evaluation keeps what its shards need; gone when it is finished.
 SHARDS_FOLDER = "_shards"
 

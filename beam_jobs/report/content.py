@@ -188,6 +188,7 @@ class EvaluationContent:
         score_bins: true positives, false positives, ignored, in this order.
         curves, confusion, score_bins: None, and calibration, errors, gallery: empty where there is none.
         errors_note: how the breakdown was made.
+        gallery_note: why there is no gallery.
     """
 
     title: str
@@ -205,6 +206,7 @@ class EvaluationContent:
     errors: tuple[ErrorRow, ...] = ()
     errors_note: str = ""
     gallery: tuple[GalleryItem, ...] = ()
+    gallery_note: str = ""
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

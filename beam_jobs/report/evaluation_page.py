@@ -27,7 +27,7 @@ def evaluation_page(content: EvaluationContent) -> bytes:
         Section("confusion", "Confusion", _confusion(content.confusion)),
         Section("scores", "Scores", _scores(content)),
         Section("errors", "Errors", _errors(content)),
-        Section("gallery", "Pictures", parts.gallery(content.gallery, _GALLERY_NOTE)),
+        Section("gallery", "Pictures", _gallery(content)),
         Section("settings", "Settings", [_about(content)]),
     ]
     return document(content.title, content.model, sections, filter_label="Filter by class")
@@ -196,6 +196,12 @@ def _errors(content: EvaluationContent) -> list[Html]:
         "What costs AP", chart, "What AP would gain if errors of this kind were put right.", content.errors_note
     )
     return [parts.grid(card, table("Kinds of error", columns, cells, sortable=False))]
+
+
+def _gallery(content: EvaluationContent) -> list[Html]:
+    if content.gallery or not content.gallery_note:
+        return parts.gallery(content.gallery, _GALLERY_NOTE)
+    return [tag("p", {"class": "note"}, content.gallery_note)]
 
 
 def _about(content: EvaluationContent) -> Html:

@@ -1,0 +1,47 @@
+"""The folder that a command writes to, where its files have fixed names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from beam_jobs import storage
+from beam_jobs.errors import UsageError
+
+
+def check_output(
+    root: str, shown: str, what: str, files: Collection[str], *, overwrite: bool, scratch: str = ""
+) -> None:
+    """Refuses a folder that holds anything; with `overwrite` takes away `files` in it, if it holds nothing else.
+
+    Args:
+        shown: the folder as the user named it.
+        what: what the files are together, with its article: `a comparison`.
+        scratch: a folder in it that an unfinished command may have left, with nothing but files.
+
+    Raises:
+        UsageError: the folder cannot be used; the remedy.
+    """
+    try:
+        names = storage.list_dir(root)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise UsageError(f"--output {shown} is a file: name a folder.") from None
+    except OSError as error:
+        raise UsageError(f"--output {shown} cannot be looked at: {storage.reason(error)}.") from error
+    # What a killed writer left is nobody's.
+    left = [name for name in names if name.startswith(storage.TEMP_PREFIX)]
+    held = set(names) - set(left)
+    if not names:
+        return
+    if not held <= {*files, scratch}:
+        raise UsageError(f"--output {shown} is not empty, and what it holds is not {what}: name another folder.")
+    if held and not overwrite:
+        raise UsageError(f"--output {shown} holds {what}: name another folder, or give --overwrite.")
+    if scratch in held:
+        folder = storage.join(root, scratch)
+        for name in storage.list_dir(folder):
+            storage.remove(storage.join(folder, name))
+        storage.remove_dir(folder)
+    for name in set(names) - {scratch}:
+        storage.remove(storage.join(root, name))
