@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = [f"--input={folder}/in", f"--output={folder}/out", "--model=tests.fake_detectors:colours", "--annotate"]
     words.append(f"--ground_truth={folder}/truth.json")
     assert main(["detect", *words]) == 0
+    shutil.copytree(folder / "out", folder / "out-b")
     return folder
 
 
