@@ -208,7 +208,7 @@ def test_npms_reason_is_quoted_without_addresses(bin_folder: Path, tmp_path: Pat
 npm error syscall getaddrinfo
 npm error errno ENOTFOUND
 npm error network request to https://me:word@packages.invalid:8/tiny failed, reason: ENOTFOUND packages.invalid
-npm error A complete log of this run can be found in: /root/.npm/x.log"""
+npm error A complete log of this run can be found in: /home/me/.npm/x.log"""
     (tmp_path / "complaint").write_text(complaint)
     write_npm(bin_folder, f"cat {tmp_path}/complaint >&2; exit 1")
     with pytest.raises(UsageError) as caught:
