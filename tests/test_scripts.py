@@ -224,5 +224,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     assert done.returncode == 0, done.stderr
     [wheel] = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    modules = {str(file.relative_to(source)) for file in (source / "beam_jobs").rglob("*.py")}
-    assert {name for name in names if ".dist-info/" not in name} == modules | {"beam_jobs/py.typed"}
+    # All that is in the package is its own: modules, the marker of its types, the reports' script and style.
+    files = {str(file.relative_to(source)) for file in (source / "beam_jobs").rglob("*") if file.is_file()}
+    assert {name for name in names if ".dist-info/" not in name} == files
+    assert {"beam_jobs/py.typed", "beam_jobs/report/assets/page.js"} <= files
