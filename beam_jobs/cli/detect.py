@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from beam_jobs import matching, storage
+from beam_jobs import matching, pipelines, storage
 from beam_jobs.cli import engine, interrupt
 from beam_jobs.cli.categories import chosen_ids
 from beam_jobs.cli.progress import Progress, status
@@ -34,6 +34,7 @@ from beam_jobs.runs import layout
 from beam_jobs.runs.finalise import Outcome, finalise
 from beam_jobs.runs.folder import check_output, remove_run
 from beam_jobs.runs.manifest import (
+    MANIFEST_VERSION,
     InputsRecord,
     Manifest,
     ModelRecord,
@@ -148,7 +149,8 @@ def _detect(root: str, plan: Plan, source: PoolSource, pool: DetectorPool | None
     group_size = max(1, min(GROUP_SIZE, plan.inputs // (4 * source.processes)))
     try:
         if pool is None:
-            engine.run_elsewhere(root, source, len(plan.parts), group_size, beam_args)
+            parts = range(len(plan.parts))
+            engine.run_once(lambda pipeline: pipelines.detect(pipeline, root, source, parts, group_size), beam_args)
         else:
             source.handle.acquire(lambda: pool)
             engine.run_local(root, source, len(plan.parts), group_size, beam_args)
@@ -259,7 +261,7 @@ def _manifest(
     rate = counts.failed / counts.inputs if counts.inputs else 0.0
     failed = rate > options.max_failure_rate or (counts.failed and not counts.images)
     return Manifest(
-        version=1,
+        version=MANIFEST_VERSION,
         status="failed" if failed else "succeeded",
         program_version=program_version(),
         command=[storage.display_name(word) for word in command],

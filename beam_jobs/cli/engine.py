@@ -77,15 +77,6 @@ def run_once(build: Callable[[beam.Pipeline], object], beam_args: Sequence[str])
         build(pipeline)
 
 
-def run_elsewhere(root: str, source: PoolSource, parts: int, group_size: int, beam_args: Sequence[str]) -> None:
-    """Does all parts of the plan in `root` as one pipeline on the runner that the flags name, and waits for it."""
-    import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
-
-    with beam.Pipeline(options=PipelineOptions(list(beam_args))) as pipeline:
-        pipelines.detect(pipeline, root, source, range(parts), group_size)
-
-
 def reason(error: Exception) -> str:
     """Why a pipeline failed, in one line: Beam gives the error of a step as text, with its traceback."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
