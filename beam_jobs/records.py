@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,36 @@ class ImageKey:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class BoxMasks:
+    """The masks of N detections as Mask R-CNN gives them: a small grid over each box.
+
+    Args:
+        grids: float32 [N, rows, columns], 0 to 1: how sure the model is that the object is there. The corners of a grid
+            are those of its frame.
+        frames: float32 [N, 4], xmin, ymin, xmax, ymax in pixels of the upright image: the box before it was clipped.
+
+    Raises:
+        ValueError: a wrong dtype or shape.
+    """
+
+    grids: NDArray[np.float32]
+    frames: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        n = len(self.frames)
+        if self.grids.dtype != np.float32 or self.grids.ndim != 3 or len(self.grids) != n:
+            raise ValueError(f"grids must be {_described(np.float32, (n, 'rows', 'columns'))}, got {_kind(self.grids)}")
+        _check("frames", self.frames, np.float32, (n, 4))
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> BoxMasks:
+        """The masks at `index` (positions or a mask), in that order."""
+        return BoxMasks(self.grids[index], self.frames[index])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Detections:
     """The detections of one image, N of them, in any order.
 
@@ -56,6 +87,9 @@ class Detections:
         boxes: float32 [N, 4], xmin, ymin, xmax, ymax in pixels of the upright image.
         scores: float32 [N].
         category_ids: int32 [N], the ids of the label map.
+        masks: N masks, or None where the model has none.
+        keypoints: float32 [N, K, 3], x, y in pixels of the upright image and score, in the model's order; all 0 where a
+            detection lacks one. None where the model has none.
 
     Raises:
         ValueError: a wrong dtype or shape.
@@ -64,22 +98,42 @@ class Detections:
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     category_ids: NDArray[np.int32]
+    masks: BoxMasks | None = None
+    keypoints: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.scores)
-        for name, array, dtype, shape in (
-            ("boxes", self.boxes, np.float32, (n, 4)),
-            ("scores", self.scores, np.float32, (n,)),
-            ("category_ids", self.category_ids, np.int32, (n,)),
-        ):
-            if array.dtype != dtype or array.shape != shape:
-                raise ValueError(
-                    f"{name} must be {np.dtype(dtype).name} {list(shape)}, got {array.dtype.name} {list(array.shape)}"
-                )
+        _check("boxes", self.boxes, np.float32, (n, 4))
+        _check("scores", self.scores, np.float32, (n,))
+        _check("category_ids", self.category_ids, np.int32, (n,))
+        if self.masks is not None and len(self.masks) != n:
+            raise ValueError(f"masks must be {n}, one a detection, got {len(self.masks)}")
+        if self.keypoints is not None:
+            count = self.keypoints.shape[1] if self.keypoints.ndim == 3 else 0
+            _check("keypoints", self.keypoints, np.float32, (n, count, 3))
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Detections:
         """The detections at `index` (positions or a mask), in that order."""
-        return Detections(self.boxes[index], self.scores[index], self.category_ids[index])
+        return Detections(
+            self.boxes[index],
+            self.scores[index],
+            self.category_ids[index],
+            None if self.masks is None else self.masks.take(index),
+            None if self.keypoints is None else self.keypoints[index],
+        )
+
+
+def _check(name: str, array: NDArray[Any], dtype: type, shape: tuple[int, ...]) -> None:
+    if array.dtype != dtype or array.shape != shape:
+        raise ValueError(f"{name} must be {_described(dtype, shape)}, got {_kind(array)}")
+
+
+def _kind(array: NDArray[Any]) -> str:
+    return _described(array.dtype, array.shape)
+
+
+def _described(dtype: Any, shape: tuple[int | str, ...]) -> str:
+    return f"{np.dtype(dtype).name} [{', '.join(map(str, shape))}]"

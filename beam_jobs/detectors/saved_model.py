@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs.boxes import from_normalised_yxyx
+from beam_jobs.detectors import api_outputs
 from beam_jobs.detectors.base import DetectorInfo, DetectorSpec, Picture
-from beam_jobs.errors import InputError, UsageError
+from beam_jobs.errors import UsageError
 from beam_jobs.records import Detections
 
 # TensorFlow reads it once, on import; a job's own lines would drown in its start-up notes.
@@ -24,11 +24,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tensorflow as tf
 
 _SIGNATURE = "serving_default"
-_REQUIRED = ("detection_boxes", "detection_scores", "detection_classes")
-_COUNT = "num_detections"
 _NEEDED = (
     f"A detector has a signature {_SIGNATURE} with one input, uint8 or float32 [1 or None, height, width, 3], "
-    f"and the outputs {', '.join(_REQUIRED)}."
+    f"and the outputs {', '.join(api_outputs.REQUIRED)}."
 )
 
 
@@ -64,43 +62,30 @@ class SavedModelDetector:
         self.info = info
 
     def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
-        """The detections of each picture, uint8 [height, width, 3] RGB: the first `num_detections` of the model.
-
-        Boxes may reach past the picture or be non-finite, as the model gave them: who selects, clips and counts them.
+        """The detections of each picture, uint8 [height, width, 3] RGB, as `api_outputs.detections_of` has them.
 
         Raises:
-            InputError: a score, class or count is not a finite number: then nothing of that picture can be trusted.
+            InputError: the model gave numbers that cannot be trusted.
+            ValueError: the outputs have other shapes than a detector's.
         """
         return [self._detect(picture) for picture in pictures]
 
     def _detect(self, picture: Picture) -> Detections:
-        boxes, scores, classes, count = self._call(picture)
-        if not (np.isfinite(count) and np.isfinite(scores).all() and np.isfinite(classes).all()):
-            raise InputError("infer", "inference", "The model gave scores or classes that are not finite numbers.")
-        n = min(max(int(count), 0), len(scores))
+        outputs = self._call(picture)
         height, width = picture.shape[:2]
-        pixels = from_normalised_yxyx(boxes[:n], width, height)
-        return Detections(pixels, scores[:n].copy(), np.rint(classes[:n]).astype(np.int32))
+        return api_outputs.detections_of({key: array[0] for key, array in outputs.items()}, width, height)
 
-    def _call(self, picture: Picture) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], float]:
-        """Boxes [K, 4], scores [K], classes [K] and their number, of one picture.
-
-        Raises:
-            ValueError: the outputs have other shapes.
-        """
+    def _call(self, picture: Picture) -> dict[str, NDArray[Any]]:
+        """The outputs for one picture, with their batch dimension of 1."""
         takes = self._takes
         batch = tf.constant(picture[np.newaxis])
         if takes.height is not None or takes.width is not None:
             size = (takes.height or picture.shape[0], takes.width or picture.shape[1])
             batch = tf.round(tf.image.resize(batch, size))
-        outputs = self._signature(**{takes.name: tf.cast(batch, takes.dtype)})
-        # A whitelist: models have other outputs too, and not all of them have a batch dimension.
-        boxes, scores, classes = (outputs[key].numpy() for key in _REQUIRED)
-        if boxes.ndim != 3 or boxes.shape[::2] != (1, 4) or not scores.shape == classes.shape == boxes.shape[:2]:
-            shapes = {key: list(array.shape) for key, array in zip(_REQUIRED, (boxes, scores, classes), strict=True)}
-            raise ValueError(f"its outputs must be [1, K, 4], [1, K] and [1, K], got {_listed(shapes)}")
-        count = float(np.ravel(outputs[_COUNT].numpy())[0]) if _COUNT in outputs else len(scores[0])
-        return boxes[0].astype(np.float32), scores[0].astype(np.float32), classes[0], count
+        given = self._signature(**{takes.name: tf.cast(batch, takes.dtype)})
+        outputs = {key: given[key].numpy() for key in api_outputs.KEYS if key in given}
+        api_outputs.check_shapes(outputs)
+        return outputs
 
 
 def open_saved_model(spec: DetectorSpec) -> SavedModelDetector:
@@ -121,7 +106,7 @@ def open_saved_model(spec: DetectorSpec) -> SavedModelDetector:
     shape = [takes.batch, takes.height, takes.width, 3]
     details = {
         "input": f"{takes.name} {takes.dtype} {shape}",
-        "outputs": ", ".join(key for key in (*_REQUIRED, _COUNT) if key in signature.structured_outputs),
+        "outputs": ", ".join(key for key in api_outputs.KEYS if key in signature.structured_outputs),
         "batch": "free" if takes.batch is None else "1",
         "threads": str(spec.threads),
         "tensorflow": tf.__version__,
@@ -155,7 +140,7 @@ def _read_input(spec: DetectorSpec, signature: Any) -> _Input:
     inputs: Mapping[str, Any] = signature.structured_input_signature[1]
     outputs: Mapping[str, Any] = signature.structured_outputs
     found = f"its inputs are {_described(inputs)}; its outputs are {_described(outputs)}"
-    if len(inputs) != 1 or not all(key in outputs for key in _REQUIRED):
+    if len(inputs) != 1 or not all(key in outputs for key in api_outputs.REQUIRED):
         raise _refusal(spec, found)
     (tensor,) = inputs.values()
     if tensor.dtype == tf.string:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,6 +37,6 @@ def select(found: Detections, width: int, height: int, rules: Selection) -> tupl
     found = found.take(wanted)
     clipped = boxes.clip(found.boxes, width, height)
     full = ~boxes.is_empty(clipped)
-    kept = Detections(clipped, found.scores, found.category_ids).take(full)
+    kept = replace(found, boxes=clipped).take(full)
     keys = (*(kept.boxes[:, side] for side in (3, 2, 1, 0)), kept.category_ids, -kept.scores)
     return kept.take(np.lexsort(keys)[: rules.max_detections]), int((~full).sum())
