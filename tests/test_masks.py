@@ -45,7 +45,7 @@ def edges(low: float, high: float, size: int, cells: int) -> NDArray[np.bool_]:
     share = np.arange(size) / (size - 1) if size > 1 else np.array([0.5])
     at = (share - low / size) / side * (cells - 1)
     error = 1e-5 * (np.abs(at).max() + 1)
-    return (np.abs(at) < error) | (np.abs(at - (cells - 1)) < error)
+    return np.asarray((np.abs(at) < error) | (np.abs(at - (cells - 1)) < error))
 
 
 def check(masks: BoxMasks, width: int, height: int) -> None:

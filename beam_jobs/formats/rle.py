@@ -43,4 +43,5 @@ def run_lengths(patch: Patch, width: int, height: int) -> NDArray[np.int64]:
     meets = np.flatnonzero(bounds[1:] == bounds[:-1])
     bounds = np.delete(bounds, np.concatenate([meets, meets + 1]))
     ends = [width * height] if not len(bounds) or bounds[-1] < width * height else []
-    return np.diff(np.concatenate([[0], bounds, ends]).astype(np.int64))
+    bounds = np.concatenate([[0], bounds, ends]).astype(np.int64)
+    return bounds[1:] - bounds[:-1]
