@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from beam_jobs import masks as mask_arithmetic
 from beam_jobs.formats import rle
+from beam_jobs.formats.coco_faults import FaultError
+from beam_jobs.formats.evaluated import IouType
 from beam_jobs.records import BoxMasks, Detections
 
 
@@ -49,3 +53,32 @@ def _keypoints(detections: Detections) -> pa.Array:
     there = (found != 0).any(axis=(1, 2)).tolist()
     flat = found.reshape(len(found), 3 * found.shape[1])
     return pa.array([row if given else None for row, given in zip(flat, there, strict=True)], _KEYPOINTS)
+
+
+def evaluated_shapes(detections: pa.Table, iou_type: IouType) -> pa.Table:
+    """The columns `segmentation` and `keypoints` as rows of `RESULTS` have them; what is not compared is null.
+
+    Raises:
+        FaultError: the column holds something else.
+    """
+    columns: dict[str, pa.Array] = {
+        "segmentation": pa.nulls(detections.num_rows, pa.binary()),
+        "keypoints": pa.nulls(detections.num_rows, pa.list_(pa.float64())),
+    }
+    if iou_type == "segm" and "mask" in detections.column_names:
+        encode = msgspec.json.Encoder().encode
+        masks = _cast(detections, "mask", _RLE, "{size: [height, width], counts: text}").to_pylist()
+        columns["segmentation"] = pa.array([None if mask is None else encode(mask) for mask in masks], pa.binary())
+    if iou_type == "keypoints" and "keypoints" in detections.column_names:
+        found = _cast(detections, "keypoints", pa.list_(pa.float64()), "a list of x, y, score of each keypoint")
+        if not np.isfinite(pc.list_flatten(found).to_numpy()).all():
+            raise FaultError("the column keypoints has numbers that are not finite", "leave them out")
+        columns["keypoints"] = found
+    return pa.table(columns)
+
+
+def _cast(detections: pa.Table, name: str, kind: pa.DataType, wanted: str) -> pa.ChunkedArray:
+    try:
+        return detections[name].cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+        raise FaultError(f"the column {name} is {detections[name].type}", f"write it as {wanted}") from error
