@@ -8,6 +8,7 @@ from typing import NoReturn
 from beam_jobs.cli import values
 
 _DESCRIPTION = "Object detection over folders and buckets of pictures, as an Apache Beam job."
+_IOU_TYPES = ("bbox", "segm", "keypoints")
 _BEAM = "Flags that are not listed here go to Beam (--runner and those of the runner); DirectRunner is the default."
 
 
@@ -95,6 +96,7 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="evaluate as well, to DIR/evaluation; image ids are those of this truth",
     )
+    inputs.add_argument("--iou_type", choices=_IOU_TYPES, default="bbox", help="what is evaluated (%(default)s)")
     inputs.add_argument("--limit", type=values.positive, metavar="N", help="only the first N inputs, in order of name")
 
     model = detect.add_argument_group("detector")
@@ -116,7 +118,7 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
     output = detect.add_argument_group("outputs")
     output.add_argument("--output", metavar="DIR", help="folder of the run; new, or empty (required)")
     _switch(output, "overwrite", "replace the run that is in DIR")
-    _switch(output, "annotate", "write pictures with boxes, classes and scores to DIR/annotated")
+    _switch(output, "annotate", "write pictures with boxes, masks, keypoints, classes and scores to DIR/annotated")
     output.add_argument(
         "--annotate_min_score", type=values.share, default=0.30, metavar="S", help="least score drawn (%(default)s)"
     )
@@ -160,9 +162,7 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     )
     evaluate.add_argument("--output", metavar="DIR", help="folder of the evaluation; new, or empty (required)")
     _switch(evaluate, "overwrite", "replace the evaluation that is in DIR")
-    evaluate.add_argument(
-        "--iou_type", choices=("bbox", "segm", "keypoints"), default="bbox", help="what is compared (%(default)s)"
-    )
+    evaluate.add_argument("--iou_type", choices=_IOU_TYPES, default="bbox", help="what is compared (%(default)s)")
     evaluate.add_argument("--categories", type=values.names, metavar="A,B", help="only these classes, by name or id")
     evaluate.add_argument("--label_map", metavar="FILE", help="class names of TFRecords that hold no class ids")
     evaluate.add_argument(
@@ -193,9 +193,7 @@ def _add_compare(compare: argparse.ArgumentParser) -> None:
     )
     compare.add_argument("--output", metavar="DIR", help="folder of the comparison; new, or empty (required)")
     _switch(compare, "overwrite", "replace the comparison that is in DIR")
-    compare.add_argument(
-        "--iou_type", choices=("bbox", "segm", "keypoints"), default="bbox", help="what is compared (%(default)s)"
-    )
+    compare.add_argument("--iou_type", choices=_IOU_TYPES, default="bbox", help="what is compared (%(default)s)")
     compare.add_argument("--categories", type=values.names, metavar="A,B", help="only these classes, by name or id")
     compare.add_argument("--label_map", metavar="FILE", help="class names of TFRecords that hold no class ids")
     compare.add_argument(

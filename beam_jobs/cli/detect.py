@@ -86,6 +86,8 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
     if beam_args:
         storage.set_options(beam_args)
     check_output(root, overwrite=options.overwrite)
+    if options.iou_type != "bbox" and not options.ground_truth:
+        raise UsageError(f"--iou_type {options.iou_type} says what is evaluated: give --ground_truth SOURCE as well.")
     if options.min_score is None:
         options.min_score = 0.0 if options.ground_truth else DEFAULT_MIN_SCORE  # a cut lowers AP
     with ExitStack() as stack, stages.time("total"):
@@ -180,7 +182,7 @@ def _evaluation(options: argparse.Namespace, root: str, job: DetectJob) -> Reque
     from beam_jobs.cli.evaluate import Request
 
     folder = storage.join(root, layout.EVALUATION_FOLDER)
-    return Request(root, options.ground_truth, folder, label_map=job.spec.categories)
+    return Request(root, options.ground_truth, folder, options.iou_type, label_map=job.spec.categories)
 
 
 def _image_ids(options: argparse.Namespace, root: str, job: DetectJob) -> tuple[GroundTruth | None, ImageIds | None]:
