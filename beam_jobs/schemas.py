@@ -25,7 +25,6 @@ def dumps() -> dict[str, str]:
         "metrics": Metrics,
         "coco-detections": list[coco.Result],
         "coco-detections-segm": list[coco.MaskResult],
-        "coco-detections-keypoints": list[coco.KeypointResult],
         "coco-dataset": coco.Dataset,
     }
     json = {f"{name}.schema.json": _cleaned(msgspec.json.schema(kind)) for name, kind in documents.items()}

@@ -112,14 +112,18 @@ class PoseDetector(ColourDetector):
         return replace(found, keypoints=keypoints)
 
 
-class _Poses(_Colours):
+class ShapeDetector(PoseDetector, MaskDetector):
+    """Masks and keypoints."""
+
+
+class _Shapes(_Colours):
     categories: ClassVar[Mapping[int, str]] = {**CATEGORIES, 1: "person"}
 
     def __call__(self) -> ColourDetector:
-        return PoseDetector()
+        return ShapeDetector()
 
 
-poses = _Poses()
+shapes = _Shapes()
 
 
 class _Fatal(ColourDetector):

@@ -46,15 +46,6 @@ class MaskResult(msgspec.Struct, frozen=True):
     score: float
 
 
-class KeypointResult(msgspec.Struct, frozen=True):
-    """The keypoints of one detection of `coco/detections_keypoints.json`: x, y, score of each, in the model's order."""
-
-    image_id: int
-    category_id: int
-    keypoints: list[float]
-    score: float
-
-
 class Image(msgspec.Struct, frozen=True):
     """One picture of `coco/dataset.json`; width and height in pixels, upright."""
 
@@ -108,17 +99,15 @@ def results(detections: pa.Table) -> Iterator[Result]:
 
 
 def mask_results(detections: pa.Table) -> Iterator[MaskResult]:
-    """The same of those rows that have a mask."""
+    """The masks of those rows that have one."""
     rows = detections.filter(pc.is_valid(detections["mask"]))
     columns = (rows[name].to_pylist() for name in ("image_id", "category_id"))
     return (MaskResult(*row) for row in zip(*columns, map(_rle, rows["mask"].to_pylist()), _scores(rows), strict=True))
 
 
-def keypoint_results(detections: pa.Table) -> Iterator[KeypointResult]:
-    """The same of those rows that have keypoints."""
-    rows = detections.filter(pc.is_valid(detections["keypoints"]))
-    columns = (rows[name].to_pylist() for name in ("image_id", "category_id", "keypoints"))
-    return (KeypointResult(*row) for row in zip(*columns, _scores(rows), strict=True))
+def keypoint_results(detections: pa.Table) -> Iterator[Result]:
+    """The results of those rows that have keypoints: pycocotools cannot evaluate the others as such."""
+    return results(detections.filter(pc.is_valid(detections["keypoints"])))
 
 
 def have_people(detections: pa.Table) -> bool:

@@ -11,8 +11,8 @@ from PIL import Image
 from beam_jobs.imaging.draw import Colour, line_width
 from beam_jobs.masks import Patch
 
-#: How much of the picture the veil hides, of 255.
-_VEIL = 90
+#: How much of the picture they hide, of 255.
+_VEIL, _LINE = np.uint8(90), np.uint8(255)
 
 
 def draw_masks(pixels: NDArray[np.uint8], masks: Sequence[Patch], colours: Sequence[Colour]) -> NDArray[np.uint8]:
@@ -35,8 +35,7 @@ def draw_masks(pixels: NDArray[np.uint8], masks: Sequence[Patch], colours: Seque
     width = line_width(*image.size)
     for patch, colour in zip(reversed(masks), reversed(colours), strict=True):
         if patch.pixels.size:
-            opacity = np.where(_inner(patch.pixels, width), _VEIL, 255).astype(np.uint8)
-            opacity[~patch.pixels] = 0
+            opacity = np.where(_inner(patch.pixels, width), _VEIL, _LINE) * patch.pixels
             rows, columns = patch.pixels.shape
             place = (patch.left, patch.top, patch.left + columns, patch.top + rows)
             image.paste(colour, place, Image.fromarray(opacity))
@@ -45,13 +44,15 @@ def draw_masks(pixels: NDArray[np.uint8], masks: Sequence[Patch], colours: Seque
 
 def _inner(pixels: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
     """The pixels all of whose neighbours up to `distance` away, along rows and columns, are the object's."""
-    inner = pixels
-    for axis in (0, 1):
-        whole = np.pad(pixels, [(distance, distance) if a == axis else (0, 0) for a in (0, 1)])
-        # The number of the object's pixels up to each place; the difference of two is that in between.
-        sums = np.cumsum(whole, axis=axis, dtype=np.int32)
-        sums = np.concatenate([np.zeros_like(sums.take([0], axis)), sums], axis=axis)
-        span, size = 2 * distance + 1, pixels.shape[axis]
-        ends = sums.take(range(span, span + size), axis) - sums.take(range(size), axis)
-        inner = inner & (ends == span)
-    return inner
+    across, down = np.pad(pixels, ((0, 0), (distance, distance))), np.pad(pixels, ((distance, distance), (0, 0))).T
+    return _all_of(across, 2 * distance + 1) & _all_of(down, 2 * distance + 1).T
+
+
+def _all_of(lines: NDArray[np.bool_], span: int) -> NDArray[np.bool_]:
+    """bool [M, N - span + 1] of bool [M, N]: whether a place and those behind it, `span` in all, are true."""
+    done = 1
+    while done < span:  # twice as many each time
+        step = min(done, span - done)
+        lines = lines[:, :-step] & lines[:, step:]
+        done += step
+    return lines
