@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from beam_jobs.detectors.api_outputs import detections_of
 from beam_jobs.formats import rle
+from beam_jobs.formats.shapes import shape_columns
 from beam_jobs.masks import Patch, patches
+from beam_jobs.processes.select import Selection, select
 from beam_jobs.records import BoxMasks
 
 #: What float32 loses on the way to a value between 0 and 1.
@@ -125,6 +128,32 @@ def test_frames_that_are_no_boxes_give_empty_masks_or_none_outside_of_the_pictur
     assert all(whole(patch, 40, 30).shape == (30, 40) for patch in found)
     assert found[0].area == found[3].area == 0
     assert rle.encode([found[3]], 40, 30) == [coco_mask.encode(np.zeros((30, 40), np.uint8, "F"))["counts"].decode()]
+
+
+def test_what_the_api_gives_keeps_its_masks_and_keypoints():
+    """Rows that are dropped, clipped and put in order keep their own; keypoints outside of the picture stay there."""
+    outputs = {
+        "detection_boxes": np.array([[0, 0, 0.5, 0.5], [2, 2, 3, 3], [0.5, 0.5, 1.5, 1.25], [0, 0, 1, 1]], np.float32),
+        "detection_scores": np.array([0.5, 0.9, 0.8, 0.7], np.float32),
+        "detection_classes": np.array([1, 1, 2, 1], np.float32),
+        "num_detections": np.array(3, np.float32),
+        "detection_masks": smooth(4, 1),
+        "detection_keypoints": np.tile(np.array([[0.5, 1.25]], np.float32), (4, 17, 1)),
+        "detection_keypoint_scores": np.full((4, 17), 0.25, np.float32),
+    }
+    outputs["detection_keypoints"][0] = 0
+    width, height = 64, 48
+    found, empty = select(detections_of(outputs, width, height), width, height, Selection())
+    assert (found.category_ids.tolist(), empty) == ([2, 1], 1)
+    assert found.boxes[0].tolist() == [32, 24, 64, 48]
+    columns = shape_columns(found, width, height).to_pylist()
+    frames = np.array([[32, 24, 80, 72], [0, 0, 32, 24]], np.float32)
+    expected = api_values(BoxMasks(smooth(4, 1)[[2, 0]], frames), width, height) > 0.5
+    for row, pixels in zip(columns, expected, strict=True):
+        assert np.mean(coco_mask.decode(row["mask"]).astype(bool) != pixels) < 0.002
+        assert row["mask_area"] == coco_mask.area(row["mask"]) > 100
+    assert columns[0]["keypoints"] == [80, 24, 0.25] * 17
+    assert columns[1]["keypoints"] is None
 
 
 @settings(deadline=None)
