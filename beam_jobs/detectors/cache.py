@@ -91,13 +91,20 @@ def remove(name: str, report: Report) -> int:
     """
     entry = models_folder() / name
     with locked(name, report):
-        found = [entry] * entry.is_dir() + [
-            path for path in entry.parent.glob(f".{glob.escape(name)}.*") if path.suffix != ".lock"
-        ]
+        found = [entry] * entry.is_dir() + _leftovers(name)
         size = sum(size_of(path) for path in found)
         for path in found:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return size
+
+
+def has_leftovers(name: str) -> bool:
+    """Whether builders of the entry `name` left something, such as an unfinished download."""
+    return bool(_leftovers(name))
+
+
+def _leftovers(name: str) -> list[Path]:
+    return [path for path in models_folder().glob(f".{glob.escape(name)}.*") if path.suffix != ".lock"]
 
 
 def size_of(path: Path) -> int:

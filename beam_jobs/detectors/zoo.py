@@ -25,8 +25,8 @@ class ZooModel:
     Args:
         family: its architecture, as the papers name it.
         input_size: height x width in pixels that the model resizes pictures to.
-        speed_ms: published time for one picture.
-        box_map: published COCO mAP of boxes, in percent; None where none is published.
+        speed_ms: published time for one picture; None where none is published, as for the next.
+        box_map: published COCO mAP of boxes, in percent.
         extra: what it finds besides boxes; "boxes" for nothing else.
         extra_map: published COCO mAP of `extra`.
         dates: folders that it was published in, the preferred one first.
@@ -35,7 +35,7 @@ class ZooModel:
     name: str
     family: str
     input_size: str
-    speed_ms: int
+    speed_ms: int | None
     box_map: float | None
     extra: Output = "boxes"
     extra_map: float | None = None
