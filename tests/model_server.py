@@ -150,19 +150,19 @@ ZOO_FILES: Mapping[str, bytes] = {
     "saved_model/variables/variables.index": b"index",
     "saved_model/variables/variables.data-00000-of-00001": bytes(range(256)) * 400,
     "checkpoint/ckpt-0.index": b"checkpoint",
-    "pipeline.config": b'model { ssd { num_classes: 90 } }\nlabel_map_path: "PATH_TO_BE_CONFIGURED"\n',
+    "pipeline.config": b'num_classes: 90\nlabel_map_path: "PATH_TO_BE_CONFIGURED"\n',
 }
 
 
 def archive_of(files: Mapping[str, bytes], top: str = "model/") -> bytes:
     """A .tar.gz of files, incompressible enough to be cut off in the middle."""
     packed = io.BytesIO()
-    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=0, mtime=0) as zipped:
-        with tarfile.open(fileobj=zipped, mode="w|") as tar:
-            for name, data in files.items():
-                member = tarfile.TarInfo(top + name)
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
+    zipped = gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=0, mtime=0)
+    with zipped, tarfile.open(fileobj=zipped, mode="w|") as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(top + name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
     return packed.getvalue()
 
 
@@ -175,7 +175,9 @@ def archive_of_members(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
     return packed.getvalue()
 
 
-def member(name: str, data: bytes = b"", type: bytes = tarfile.REGTYPE, target: str = "") -> tuple[tarfile.TarInfo, bytes]:
+def member(
+    name: str, data: bytes = b"", type: bytes = tarfile.REGTYPE, target: str = ""
+) -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(name)
     info.type, info.linkname, info.size = type, target, len(data)
     return info, data

@@ -173,7 +173,9 @@ def test_nobody_there(part: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://me:secret@127.0.0.1:{free.getsockname()[1]}/m.tar.gz?signature=x"
-    with pytest.raises(DownloadError, match=r"^http://127\.0\.0\.1:\d+/m\.tar\.gz\?… cannot be .*: Connection refused$"):
+    with pytest.raises(
+        DownloadError, match=r"^http://127\.0\.0\.1:\d+/m\.tar\.gz\?… cannot be .*: Connection refused$"
+    ):
         download.download(url, part, nobody)
     assert download.stamp_of(url) == ""
     with pytest.raises(DownloadError, match=r"no-such-host\.invalid/m\.tar\.gz cannot be downloaded: its host"):

@@ -111,7 +111,7 @@ def _find(model: str, wants_categories: bool, threads: int, report: Report, watc
         categories = known.categories() if wants_categories else {}
         location = str(known.locate(report))
         origin = Origin(known.name, known.name)
-        return DetectorSpec("saved_model", known.name, location, known.fingerprint, categories, threads, origin)
+        return DetectorSpec("saved_model", known.name, location, known.fingerprint, categories, threads, origin=origin)
     if source := sources.find(model):
         return _find_fetched(source, wants_categories, threads, report, watch)
     path = Path(model)
@@ -133,7 +133,7 @@ def _find_fetched(source: Source, wants_categories: bool, threads: int, report: 
     origin = fetched.fetch(source, report, watch)
     entry = cache.models_folder() / origin.entry
     try:
-        spec = _find(str(entry / origin.name), wants_categories, threads, report, watch)
+        spec = _find(str(fetched.model_in(entry / origin.name)), wants_categories, threads, report, watch)
     except UsageError as error:
         raise UsageError(f"{source.given}, as it was fetched: {error}") from error
     origin = replace(origin, inside=os.path.relpath(spec.location, entry))

@@ -10,7 +10,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
@@ -26,6 +26,8 @@ from beam_jobs.errors import UsageError
 # Of the layout of an entry: raise it when that changes.
 _RECIPE = "fetched 1"
 _SOURCE = "source.json"
+# Models that are one file: TFLite, and frozen graphs of TensorFlow 1.
+_MODEL_FILES = (".tflite", ".pb")
 
 
 class Provenance(msgspec.Struct, frozen=True):
@@ -110,6 +112,12 @@ def fetch_again(origin: Origin, report: Report) -> Path:
     return _ensure(source, expected, report, nobody, "")
 
 
+def model_in(folder: Path) -> Path:
+    """What was fetched, as a path that `--model` could have been given: the folder, or the only file in it."""
+    found = list(folder.iterdir())
+    return found[0] if len(found) == 1 and found[0].suffix in _MODEL_FILES else folder
+
+
 def provenance(entry: Path) -> Provenance:
     """Where an entry was fetched from. FileNotFoundError when it was not fetched by this module."""
     return msgspec.json.decode((entry / _SOURCE).read_bytes(), type=Provenance)
@@ -145,15 +153,18 @@ def _build(folder: Path, source: Source, expected: _Expected, report: Report, wa
     arrived = _bring_first(source, part, tree, report, watch)
     where = shown(arrived.url)
     archive_sha256 = None
-    if arrived.is_archive:
+    if arrived.is_file:
         try:
-            archive_sha256 = _take_archive(part, tree, source, where, expected)
+            archive_sha256 = _take_file(part, tree, source, where, expected)
         except UsageError:
             download.discard(part)  # it would be wrong the next time, too
             raise
-    contents = _digest(cache.describe(tree))
-    if not expected.is_met(archive_sha256, lambda: contents):
-        raise _mismatch(source, where, contents, expected.contents or "", expected)
+
+    def contents() -> str:
+        return _digest(cache.describe(tree))
+
+    if not expected.is_met(archive_sha256, contents):
+        raise _mismatch(source, where, contents(), expected.contents or "", expected)
     made = Provenance(source.name, source.given, where, archive_sha256, arrived.stamp)
     (folder / _SOURCE).write_bytes(msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n")
     download.discard(part)
@@ -174,13 +185,23 @@ def _bring_first(source: Source, part: Path, tree: Path, report: Report, watch: 
     raise UsageError(f"{'; '.join(missing)}. {_remedy(source)}")
 
 
-def _take_archive(part: Path, tree: Path, source: Source, where: str, expected: _Expected) -> str:
-    """Checks the archive and unpacks it to `tree`, without the one folder that holds all, if there is one."""
-    if not archive.is_gzip(part):
-        raise UsageError(f"{where} is no model: it is a file, but no .tar.gz. {_remedy(source)}")
+def _take_file(part: Path, tree: Path, source: Source, where: str, expected: _Expected) -> str:
+    """Checks the file that arrived; puts it, or what is in it if it is an archive, into `tree`. Gives its sha256."""
     found = cache.sha256_of(part)
     if expected.archive not in (None, found):
         raise _mismatch(source, where, found, expected.archive or "", expected)
+    ending = PurePosixPath(where.removesuffix("?…")).suffix
+    if archive.is_gzip(part):
+        _unpack(part, tree, source, where)
+    elif ending in _MODEL_FILES:
+        shutil.copyfile(part, tree / f"{source.name}{ending}")
+    else:
+        raise UsageError(f"{where} is no model: it is a file, but no .tar.gz. {_remedy(source)}")
+    return found
+
+
+def _unpack(part: Path, tree: Path, source: Source, where: str) -> None:
+    """Unpacks an archive to `tree`, without the one folder that holds all, if there is one."""
     unpacked = tree.with_name("unpacked")
     unpacked.mkdir()
     try:
@@ -194,7 +215,6 @@ def _take_archive(part: Path, tree: Path, source: Source, where: str, expected: 
     tree.rmdir()
     top.rename(tree)
     shutil.rmtree(unpacked, ignore_errors=True)
-    return found
 
 
 def _mismatch(source: Source, where: str, found: str, wanted: str, expected: _Expected) -> UsageError:

@@ -128,11 +128,11 @@ def _entry_of(model: str, *, unfinished: bool = False) -> str:
     """The entry in the cache of what people call `model`; with `unfinished` also one that is not all there yet."""
     entries = cache.entries()
     source = sources.find(model)
+    if source is None and model not in (*CATALOGUE, *entries):
+        raise UsageError(_unknown(model, [_name_of(entry) for entry in entries]))
     entry = source.entry if source else model
     if entry in entries or (unfinished and cache.has_leftovers(entry)):
         return entry
-    if source is None and model not in CATALOGUE:
-        raise UsageError(_unknown(model, [_name_of(entry) for entry in entries]))
     raise UsageError(f"{model} is not in the cache, {cache.cache_folder()}: beam-detect models fetch {model}")
 
 

@@ -13,7 +13,7 @@ from beam_jobs.detectors import download, zoo
 #: Names another server or folder that the zoo's models are fetched from: DATE/NAME.tar.gz, or a folder DATE/NAME.
 MIRROR = "BEAM_DETECT_MODEL_MIRROR"
 
-_ARCHIVE = re.compile(r"\.(tar\.gz|tgz)$", re.IGNORECASE)
+_ENDING = re.compile(r"\.(tar\.gz|tgz|tflite|pb)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,8 @@ class Source:
     Args:
         name: what people call it.
         entry: its name in the cache.
-        urls: where it may be (an archive, or a folder on a file system that Beam knows); the first that is there is
-            taken.
+        urls: where it may be (an archive, a model that is one file, or a folder on a file system that Beam knows); the
+            first that is there is taken.
         is_fixed: what is published there does not change, so a cached one need not be compared with it.
         given: what stands for it on a command line.
     """
@@ -46,7 +46,7 @@ def find(model: str) -> Source | None:
     if not download.is_http(url):
         # `x/saved_model` is a folder of the zoo's layout seen from inside, as it is on a disk.
         url = url.removesuffix("/saved_model")
-    last = _ARCHIVE.sub("", re.split(r"[?#]", url)[0].rpartition("/")[2])
+    last = _ENDING.sub("", re.split(r"[?#]", url)[0].rpartition("/")[2])
     name = re.sub(r"[^\w.-]", "_", last, flags=re.ASCII).lstrip(".")[:100] or "model"
     entry = f"{name}-{hashlib.sha256(url.encode(errors='surrogateescape')).hexdigest()[:10]}"
     return Source(name, entry, (url,), is_fixed=False, given=download.shown(model))

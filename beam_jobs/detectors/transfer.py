@@ -22,12 +22,12 @@ class Arrived:
     """What was brought.
 
     Args:
-        is_archive: a file, which has yet to be unpacked, and not a folder.
+        is_file: it is in one file, perhaps an archive, and not in a folder.
         stamp: what `stamp_of` says of it.
     """
 
     url: str
-    is_archive: bool
+    is_file: bool
     stamp: str
 
 
@@ -42,7 +42,7 @@ class _File:
 
 
 def bring(url: str, part: Path, folder: Path, watch: Watch) -> Arrived:
-    """Brings the archive at `url` to the file `part`, or the files below the folder at `url` into `folder`.
+    """Brings the file at `url` to the file `part`, or the files below the folder at `url` into `folder`.
 
     Raises:
         NotThereError: there is no such file or folder.
@@ -50,7 +50,7 @@ def bring(url: str, part: Path, folder: Path, watch: Watch) -> Arrived:
         OSError: the target cannot be written.
     """
     if download.is_http(url):
-        return Arrived(url, is_archive=True, stamp=download.download(url, part, watch))
+        return Arrived(url, is_file=True, stamp=download.download(url, part, watch))
     with _reading(url):
         files = _files(url)
     total = sum(file.size for file in files)
@@ -59,13 +59,13 @@ def bring(url: str, part: Path, folder: Path, watch: Watch) -> Arrived:
             f"{url} holds {len(files):,} files and {total:,} bytes; "
             f"a model may have {archive.MAX_FILES:,} and {archive.MAX_BYTES:,}"
         )
-    is_archive = [file.name for file in files] == [""]
+    is_file = [file.name for file in files] == [""]
     have = 0
     for file in files:
-        target = part if is_archive else folder / file.name
+        target = part if is_file else folder / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
         have = _copy(file.path, target, have, total, watch)
-    return Arrived(url, is_archive, _stamp(files))
+    return Arrived(url, is_file, _stamp(files))
 
 
 def stamp_of(url: str) -> str:
