@@ -62,6 +62,15 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_report(report)
+    models = commands.add_parser(
+        "models",
+        help="list, show, fetch, verify and remove detectors",
+        description="Lists the detectors that have a name: the default and TensorFlow's TF2 zoo.",
+        epilog="Models are kept in BEAM_DETECT_CACHE (~/.cache/beam-detect). BEAM_DETECT_MODEL_MIRROR names a server, "
+        "bucket or folder to fetch the zoo from instead: DATE/NAME.tar.gz, or a folder DATE/NAME.",
+        allow_abbrev=False,
+    )
+    _add_models(models)
     demo = commands.add_parser(
         "demo",
         help="run the default detector on a few photographs",
@@ -104,7 +113,8 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         "--model",
         default="coco-ssd",
         metavar="MODEL",
-        help="coco-ssd, a SavedModel folder, a folder of the TF2 zoo's layout, or module:factory (%(default)s)",
+        help="a name that `beam-detect models` lists, a folder with a SavedModel, the URL of one or of its .tar.gz, or "
+        "module:factory (%(default)s)",
     )
     model.add_argument("--label_map", metavar="FILE", help="class names: a .pbtxt, or a COCO JSON with categories")
     model.add_argument(
@@ -211,6 +221,38 @@ def _add_report(report: argparse.ArgumentParser) -> None:
     report.add_argument("--output", metavar="FILE", help="the page to write, FILE.html (required)")
     _switch(report, "overwrite", "replace FILE")
     _switch(report, "verbose", "show tracebacks")
+
+
+def _add_models(models: argparse.ArgumentParser) -> None:
+    models.add_argument("--json", action="store_true", help="as JSON")
+    _switch(models, "verbose", "show tracebacks")
+    actions = models.add_subparsers(dest="action", metavar="ACTION", title="actions")
+
+    def action(name: str, text: str, description: str) -> argparse.ArgumentParser:
+        made = actions.add_parser(name, help=text, description=description, allow_abbrev=False)
+        made.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+        return made
+
+    show = action(
+        "show", "open one, and say what it is", "Opens a detector, fetched first when need be, and describes it."
+    )
+    show.add_argument("model", metavar="MODEL", help="what --model of `beam-detect detect` takes")
+    show.add_argument("--label_map", metavar="FILE", help="class names: a .pbtxt, or a COCO JSON with categories")
+    show.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="as JSON")
+    fetch = action(
+        "fetch",
+        "download some to the cache",
+        "Downloads models to the cache. What a model's first download gave (sha256) is kept in models.lock.json there, "
+        "and later ones must match it.",
+    )
+    fetch.add_argument("model", nargs="+", metavar="NAME", help="a listed name, or a URL")
+    fetch.add_argument(
+        "--sha256", type=values.sha256, metavar="HEX", help="what its archive must have, whatever was there before"
+    )
+    verify = action("verify", "check those in the cache", "Checks every file of the models in the cache.")
+    verify.add_argument("model", nargs="*", metavar="NAME", help="only these")
+    remove = action("remove", "remove some from the cache", "Removes models from the cache; models.lock.json stays.")
+    remove.add_argument("model", nargs="+", metavar="NAME", help="a listed name, or a URL")
 
 
 def _switch(group: argparse.ArgumentParser | argparse._ArgumentGroup, name: str, text: str) -> None:

@@ -17,7 +17,7 @@ import msgspec
 from beam_jobs import matching, pipelines, storage
 from beam_jobs.cli import engine, interrupt
 from beam_jobs.cli.categories import chosen_ids
-from beam_jobs.cli.progress import Progress, status
+from beam_jobs.cli.progress import Progress, Transfer, status
 from beam_jobs.cli.summary import LISTED_PICTURES, listing, say, summary
 from beam_jobs.detectors import catalogue
 from beam_jobs.detectors.base import DetectorInfo
@@ -162,7 +162,8 @@ def _detect(root: str, plan: Plan, source: PoolSource, pool: DetectorPool | None
 
 
 def _job(options: argparse.Namespace, root: str) -> DetectJob:
-    spec = catalogue.resolve(options.model, label_map=options.label_map, threads=options.threads)
+    with Transfer() as transfer:
+        spec = catalogue.resolve(options.model, label_map=options.label_map, threads=options.threads, watch=transfer)
     annotation = None
     if options.annotate:
         annotation = Annotation(options.annotate_min_score, options.annotate_max_boxes, options.class_agnostic)
