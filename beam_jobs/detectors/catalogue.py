@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from beam_jobs.detectors import coco_ssd, factory, folders
+from beam_jobs.detectors import coco_ssd, factory, folders, tflite_files
 from beam_jobs.detectors.base import DetectorSpec
-from beam_jobs.detectors.cache import Report, report_to_stderr
+from beam_jobs.detectors.cache import Report, report_to_stderr, sha256_of
 from beam_jobs.errors import UsageError
 
 DEFAULT = coco_ssd.NAME
@@ -54,7 +54,7 @@ CATALOGUE: Mapping[str, CatalogueModel] = {
 
 
 def resolve(model: str, *, label_map: str | None, threads: int, report: Report = report_to_stderr) -> DetectorSpec:
-    """The detector that `model` names: a catalogue name, a folder with a SavedModel, or `module:factory`.
+    """The detector that `model` names: a catalogue name, a SavedModel folder, a TFLite file, or `module:factory`.
 
     They are tried in this order; a folder that is called like a catalogue model is meant by `./NAME`.
 
@@ -80,6 +80,9 @@ def _find(model: str, wants_categories: bool, threads: int, report: Report) -> D
         return DetectorSpec("saved_model", known.name, location, known.fingerprint, categories, threads)
     path = Path(model)
     if model and path.exists():
+        if file := tflite_files.find_tflite(path):
+            categories = tflite_files.categories_of(file) if wants_categories else {}
+            return DetectorSpec("tflite", file.stem, str(file), sha256_of(file), categories, threads)
         folder = folders.find_saved_model(path)
         categories = folders.categories_of(folder) if wants_categories else {}
         fingerprint = folders.fingerprint_of(folder.saved_model)
@@ -93,6 +96,8 @@ def _find(model: str, wants_categories: bool, threads: int, report: Report) -> D
 
 
 def _with_categories(spec: DetectorSpec, label_map: str) -> DetectorSpec:
+    if spec.kind == "tflite":
+        return replace(spec, categories=tflite_files.load_labels(label_map))
     from beam_jobs.formats.label_map import load_label_map
 
     return replace(spec, categories=load_label_map(label_map))
@@ -103,5 +108,5 @@ def _unknown(model: str) -> str:
     problem = f"did you mean {near[0]}?" if near else "no such name, folder or module."
     return (
         f"--model {model}: {problem} It takes a name of the catalogue ({', '.join(CATALOGUE)}), a SavedModel folder, "
-        "a folder of the zoo's layout (with saved_model/saved_model.pb), or module:factory."
+        "a folder of the zoo's layout (with saved_model/saved_model.pb), a .tflite file, or module:factory."
     )
