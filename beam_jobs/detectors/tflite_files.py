@@ -51,9 +51,13 @@ def categories_of(file: Path) -> dict[int, str]:
     .txt, then labels.txt, labelmap.txt, label_map.txt and label maps of the Object Detection API (.pbtxt).
 
     Raises:
-        UsageError: several files could be meant, or the one cannot be read.
+        UsageError: several files could be meant, or the one cannot be read, or the model itself is cut off.
     """
-    if inside := _labels_inside(file):
+    try:
+        named = read_model(file.read_bytes()).label_files
+    except FlatbufferError as error:
+        raise UsageError(f"--model {file} is cut off or damaged: {error}. Fetch or make it again.") from error
+    if inside := _labels_inside(file, named):
         return inside
     own = file.with_suffix(".txt")
     others = [file.with_name(name) for name in ("labels.txt", "labelmap.txt", "label_map.txt")]
@@ -61,6 +65,11 @@ def categories_of(file: Path) -> dict[int, str]:
     if len(found) > 1:
         listed = ", ".join(path.name for path in found)
         raise UsageError(f"--model {file} has several label files beside it ({listed}): choose one with --label_map.")
+    if named and not found:
+        raise UsageError(
+            f"--model {file} names its classes in {named[0]}, which should be inside it, and is not: perhaps it was "
+            "cut off. Fetch it again, or name the classes with --label_map."
+        )
     return load_labels(str(found[0])) if found else {}
 
 
@@ -97,11 +106,10 @@ def parse_labels(text: str) -> dict[int, str]:
     return {i: name for i, name in enumerate(lines, first) if i > 0 and name not in ("", _GAP)}
 
 
-def _labels_inside(file: Path) -> dict[int, str]:
+def _labels_inside(file: Path, named: Sequence[str]) -> dict[int, str]:
     if not zipfile.is_zipfile(file):
         return {}
     try:
-        named = read_model(file.read_bytes()).label_files
         with zipfile.ZipFile(file) as archive:
             name = _chosen(file, named, archive.namelist())
             if name is None:
@@ -109,8 +117,6 @@ def _labels_inside(file: Path) -> dict[int, str]:
             # Not the size that the archive states: bombs lie.
             with archive.open(name) as opened:
                 return _parse(opened.read(_MAX_LABELS_BYTES + 1), f"{file}: {name}")
-    except FlatbufferError as error:
-        raise UsageError(f"--model {file} is cut off or damaged: {error}.") from error
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise UsageError(
             f"--model {file}: the label file inside it cannot be read ({error}). Name the classes with --label_map."
