@@ -150,21 +150,17 @@ class TestDetections:
             assert_allclose(found.boxes[:sure], wanted.boxes[:sure], atol=0.1)
 
 
-def test_resizing_is_the_apis() -> None:
-    import tensorflow as tf
-
-    random = np.random.default_rng(2)
-    for height, width, size in [(48, 64, (30, 30)), (7, 9, (32, 40)), (1, 1, (3, 2)), (33, 20, (33, 20))]:
-        picture = random.integers(0, 256, (height, width, 3), np.uint8)
-        wanted = tf.compat.v1.image.resize_images(picture[None], size).numpy()[0]
-        assert_allclose(resize_bilinear(picture, *size), wanted, atol=1e-4)
+def test_resizing_is_the_apis(models: Path) -> None:
+    apis = np.load(models / "resized.npz").values()
+    for ((height, width), size), wanted in zip(tflite_models.RESIZED, apis, strict=True):
+        assert_allclose(resize_bilinear(tflite_models.noise(height, width), *size), wanted, atol=1e-4)
 
 
 class TestPixels:
     @pytest.mark.parametrize(
         ("name", "said"),
         [
-            ("float", "(pixel - 127.5) / 127.5, as the API's SSD MobileNets, for the file does not say"),
+            ("float", "(pixel - 127.5) / 127.5, assumed, as for the API's SSD MobileNets: the file does not say"),
             ("metadata", "(pixel - 0) / 255, by its metadata"),
             ("uint8", "as they are"),
             ("int8", "pixel - 128"),

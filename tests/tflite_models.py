@@ -23,6 +23,8 @@ HEIGHT, WIDTH, CELL = 32, 48, 8
 CLASSES, K = 3, 20
 SCORE_THRESHOLD, IOU_THRESHOLD = 0.4, 0.3
 BOX_SCALES = (10.0, 10.0, 5.0, 5.0)  # of y, x, height, width: faster_rcnn_box_coder's usual ones
+#: Sizes before and after; `resized.npz` has what becomes of pictures of each, as the API resizes them.
+RESIZED = [((48, 64), (30, 30)), ((7, 9), (32, 40)), ((1, 1), (3, 2)), ((33, 20), (33, 20))]
 LABELS = "red\ngreen\nblue\n"
 
 
@@ -31,6 +33,11 @@ def build_all(folder: Path) -> None:
     command = [sys.executable, __file__, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def noise(height: int, width: int) -> NDArray[np.uint8]:
+    """A picture of seeded noise."""
+    return np.random.default_rng(2).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def weights() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -142,7 +149,8 @@ def convert(function: Any, shape: Sequence[int], integer: str | None = None) -> 
     converter.allow_custom_ops = True
     if integer is not None:
         # Grey ones and coloured ones, so that the means of cells fill the range that pixels have.
-        examples = [[np.broadcast_to(np.float32(colour), shape)] for colour in itertools.product((-1, 0, 1), repeat=3)]
+        colours = np.array(list(itertools.product((-1, 0, 1), repeat=3)), np.float32)
+        examples = [[np.broadcast_to(colour, shape)] for colour in colours]
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: iter(examples)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
@@ -189,6 +197,9 @@ def _main(folder: Path) -> None:
 
     def save(name: str, model: bytes) -> None:
         (folder / f"{name}.tflite").write_bytes(model)
+
+    resize = tf.compat.v1.image.resize_images
+    np.savez(folder / "resized.npz", *(resize(noise(*before)[None], after).numpy()[0] for before, after in RESIZED))
 
     shape = (1, HEIGHT, WIDTH, 3)
     save("float", convert(detect, shape))

@@ -102,9 +102,12 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         "--model",
         default="coco-ssd",
         metavar="MODEL",
-        help="coco-ssd, a SavedModel folder, a folder of the TF2 zoo's layout, or module:factory (%(default)s)",
+        help="coco-ssd, a SavedModel folder, a folder of the TF2 zoo's layout, a .tflite file, or module:factory "
+        "(%(default)s)",
     )
-    model.add_argument("--label_map", metavar="FILE", help="class names: a .pbtxt, or a COCO JSON with categories")
+    model.add_argument(
+        "--label_map", metavar="FILE", help="class names: a .pbtxt, a COCO JSON with categories, or TFLite's .txt"
+    )
     model.add_argument(
         "--min_score", type=values.share, metavar="S", help="least score kept (0.05; with --ground_truth 0)"
     )

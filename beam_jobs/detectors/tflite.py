@@ -181,7 +181,7 @@ def _scaling(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], str]:
     """Gain and offset from pixels of 0 to 255 to the input's values, and in words."""
     mean, std = map(np.array, normalisation or _API_NORMALISATION)
-    source = "by its metadata" if normalisation else "as the API's SSD MobileNets, for the file does not say"
+    source = "by its metadata" if normalisation else "assumed, as for the API's SSD MobileNets: the file does not say"
     words = f"(pixel - {_listed(mean)}) / {_listed(std)}, {source}"
     if tensor.dtype == "float32":
         return (1 / std).astype(np.float32), (-mean / std).astype(np.float32), words
