@@ -2,7 +2,7 @@
 
 Run in a process of its own: what opens them must not need TensorFlow. The network: the mean of each cell of 8 by 8 of
 the input of 32 by 48, of values from -1 to 1, times seeded weights, gives each cell's anchor its box and its scores.
-`coco_ssd` makes one of the real coco-ssd in the same way.
+With a second argument, coco-ssd's SavedModel, it makes a TFLite detector of that one.
 """
 
 from __future__ import annotations
@@ -29,9 +29,18 @@ LABELS = "red\ngreen\nblue\n"
 
 
 def build_all(folder: Path) -> None:
-    """Makes every model in `folder`, as NAME.tflite."""
-    command = [sys.executable, __file__, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    """Makes every tiny model in `folder`, as NAME.tflite."""
+    _run(str(folder))
+
+
+def build_coco_ssd(saved_model: Path, folder: Path) -> Path:
+    """Makes the real coco-ssd's coco_ssd.tflite in `folder`, of its converted SavedModel."""
+    _run(str(folder), str(saved_model))
+    return folder / "coco_ssd.tflite"
+
+
+def _run(*words: str) -> None:
+    done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -158,7 +167,7 @@ def convert(function: Any, shape: Sequence[int], integer: str | None = None) -> 
     return bytes(converter.convert())
 
 
-def coco_ssd(saved_model: Path, size: int = 300) -> bytes:
+def _coco_ssd(saved_model: Path) -> bytes:
     """The network of the converted coco-ssd, float, with its own anchors, and suppression for each class."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -176,10 +185,10 @@ def coco_ssd(saved_model: Path, size: int = 300) -> bytes:
         low, high = corners[0, :, :2], corners[0, :, 2:]
         return tuple(postprocess(encodings, scores, tf.concat([(low + high) / 2, high - low], 1)))
 
-    return convert(detect, [1, size, size, 3])
+    return convert(detect, [1, 300, 300, 3])
 
 
-def _main(folder: Path) -> None:
+def _tiny_ones(folder: Path) -> None:
     import tensorflow as tf
 
     to_box, to_scores = weights()
@@ -214,4 +223,7 @@ def _main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
+    if len(sys.argv) > 2:
+        (Path(sys.argv[1]) / "coco_ssd.tflite").write_bytes(_coco_ssd(Path(sys.argv[2])))
+    else:
+        _tiny_ones(Path(sys.argv[1]))
