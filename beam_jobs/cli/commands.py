@@ -113,10 +113,12 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         "--model",
         default="coco-ssd",
         metavar="MODEL",
-        help="a name that `beam-detect models` lists, a folder with a SavedModel, the URL of one or of its .tar.gz, or "
-        "module:factory (%(default)s)",
+        help="a name that `beam-detect models` lists, a folder with a SavedModel, a .tflite file, the URL of one of "
+        "these or of a .tar.gz, or module:factory (%(default)s)",
     )
-    model.add_argument("--label_map", metavar="FILE", help="class names: a .pbtxt, or a COCO JSON with categories")
+    model.add_argument(
+        "--label_map", metavar="FILE", help="class names: a .pbtxt, a COCO JSON with categories, or TFLite's .txt"
+    )
     model.add_argument(
         "--min_score", type=values.share, metavar="S", help="least score kept (0.05; with --ground_truth 0)"
     )

@@ -26,6 +26,10 @@ def open_detector(spec: DetectorSpec) -> Detector:
         from beam_jobs.detectors.factory import open_factory
 
         return open_factory(spec)
+    if spec.kind == "tflite":
+        from beam_jobs.detectors.tflite import open_tflite
+
+        return open_tflite(spec)
     from beam_jobs.detectors.saved_model import open_saved_model
 
     return open_saved_model(spec)

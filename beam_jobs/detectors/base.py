@@ -67,14 +67,14 @@ class DetectorSpec:
     Args:
         kind: which loader opens it.
         name: what people call it; in the tables' `model` column, with the fingerprint.
-        location: the SavedModel folder, or `module:factory`.
+        location: the SavedModel folder, the TFLite file, or `module:factory`.
         fingerprint: sha256 (hex) that identifies the weights and code, whatever the folder is called.
         categories: category_id to name, as the label map has it.
         threads: threads inside one call. Results depend on it in the last bits, so it is part of the job.
         origin: of a model in the cache: `location` is then of this host, and another host fetches it for itself.
     """
 
-    kind: Literal["saved_model", "factory"]
+    kind: Literal["saved_model", "tflite", "factory"]
     name: str
     location: str
     fingerprint: str

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from beam_jobs.detectors import cache, coco_ssd, factory, fetched, folders, sources
+from beam_jobs.detectors import cache, coco_ssd, factory, fetched, folders, sources, tflite_files
 from beam_jobs.detectors.base import DetectorSpec, Origin
-from beam_jobs.detectors.cache import Report, report_to_stderr
+from beam_jobs.detectors.cache import Report, report_to_stderr, sha256_of
 from beam_jobs.detectors.download import Watch
 from beam_jobs.detectors.sources import Source
 from beam_jobs.detectors.zoo import ZOO, ZooModel
@@ -65,7 +65,7 @@ def resolve(
     report: Report = report_to_stderr,
     watch: Watch = fetched.nobody,
 ) -> DetectorSpec:
-    """The detector that `model` names: a catalogue or zoo name, a URL, a folder with a SavedModel, `module:factory`.
+    """The detector that `model` names: a catalogue or zoo name, a URL, a folder or file, `module:factory`.
 
     They are tried in this order; a folder that is called like a model of the zoo is meant by `./NAME`.
 
@@ -116,6 +116,9 @@ def _find(model: str, wants_categories: bool, threads: int, report: Report, watc
         return _find_fetched(source, wants_categories, threads, report, watch)
     path = Path(model)
     if model and path.exists():
+        if file := tflite_files.find_tflite(path):
+            categories = tflite_files.categories_of(file) if wants_categories else {}
+            return DetectorSpec("tflite", file.stem, str(file), sha256_of(file), categories, threads)
         folder = folders.find_saved_model(path)
         categories = folders.categories_of(folder) if wants_categories else {}
         fingerprint = folders.fingerprint_of(folder.saved_model)
@@ -141,6 +144,8 @@ def _find_fetched(source: Source, wants_categories: bool, threads: int, report: 
 
 
 def _with_categories(spec: DetectorSpec, label_map: str) -> DetectorSpec:
+    if spec.kind == "tflite":
+        return replace(spec, categories=tflite_files.load_labels(label_map))
     from beam_jobs.formats.label_map import load_label_map
 
     return replace(spec, categories=load_label_map(label_map))
@@ -151,6 +156,6 @@ def _unknown(model: str) -> str:
     problem = f"did you mean {near[0]}?" if near else "no such name, folder or module."
     return (
         f"--model {model}: {problem} It takes a name that `beam-detect models` lists ({DEFAULT} and the zoo's), a "
-        "SavedModel folder, a folder of the zoo's layout (with saved_model/saved_model.pb), the URL of one or of its "
-        ".tar.gz, or module:factory."
+        "SavedModel folder, a folder of the zoo's layout (with saved_model/saved_model.pb), a .tflite file, the URL of "
+        "one or of its .tar.gz, or module:factory."
     )
