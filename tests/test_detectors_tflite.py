@@ -207,7 +207,7 @@ class TestPixels:
     ) -> None:
         takes = input_of(TfliteTensor(0, "image", dtype, (1, 1, 1, 3), quantisation), None)
         given = takes.tensor_of(np.array([[[0, 100, 255]]], np.uint8))
-        assert (given.dtype, given.ravel().tolist()) == (dtype, levels)
+        assert (given.dtype.name, given.ravel().tolist()) == (dtype, levels)
 
     @pytest.mark.parametrize(
         ("dtype", "shape", "normalisation", "said"),
