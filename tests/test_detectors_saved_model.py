@@ -90,6 +90,7 @@ def test_what_it_says_of_itself(models: Path) -> None:
         "input": "input_tensor uint8 [1, None, None, 3]",
         "outputs": "detection_boxes, detection_scores, detection_classes, num_detections",
         "batch": "1",
+        "device": "CPU",
         "threads": "1",
         "tensorflow": tf.__version__,
     }

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from beam_jobs.detectors import coco_ssd, factory, folders
+from beam_jobs.detectors import coco_ssd, factory, folders, pipeline_config
 from beam_jobs.detectors.base import DetectorSpec
 from beam_jobs.detectors.cache import Report, report_to_stderr
+from beam_jobs.detectors.resizing import Resizer
 from beam_jobs.errors import UsageError
+
+_LOGGER = logging.getLogger(__name__)
 
 DEFAULT = coco_ssd.NAME
 
@@ -83,13 +87,24 @@ def _find(model: str, wants_categories: bool, threads: int, report: Report) -> D
         folder = folders.find_saved_model(path)
         categories = folders.categories_of(folder) if wants_categories else {}
         fingerprint = folders.fingerprint_of(folder.saved_model)
-        return DetectorSpec("saved_model", folder.name, str(folder.saved_model), fingerprint, categories, threads)
+        location, resizer = str(folder.saved_model), _resizer_of(folder)
+        return DetectorSpec("saved_model", folder.name, location, fingerprint, categories, threads, resizer)
     if factory.is_location(model):
         made_by = factory.load_factory(model)
         categories = factory.categories_of(model, made_by) if wants_categories else {}
         fingerprint = factory.fingerprint_of(model, made_by)
         return DetectorSpec("factory", model, model, fingerprint, categories, threads)
     raise UsageError(_unknown(model))
+
+
+def _resizer_of(folder: folders.ModelFolder) -> Resizer | None:
+    try:
+        config = pipeline_config.find(folder.root)
+    except UsageError as error:
+        # The model itself needs no config.
+        _LOGGER.warning("%s Only pictures of one size share calls of the detector.", error)
+        return None
+    return config.resizer if config else None
 
 
 def _with_categories(spec: DetectorSpec, label_map: str) -> DetectorSpec:

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.detectors import api_outputs
-from beam_jobs.detectors.base import DetectorInfo, DetectorSpec, Picture
+from beam_jobs.detectors.base import BatchKey, DetectorInfo, DetectorSpec, DoesNotFitError, Picture
+from beam_jobs.detectors.feeding import Feeding, trial_picture
+from beam_jobs.detectors.resizing import Resizer, Size
 from beam_jobs.errors import UsageError
 from beam_jobs.records import Detections
 
@@ -22,6 +24,8 @@ from beam_jobs.records import Detections
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
+
+from beam_jobs.detectors.gpu import GPU_CALLERS, claim_gpus
 
 _SIGNATURE = "serving_default"
 _NEEDED = (
@@ -46,7 +50,7 @@ class _Input:
 
 
 class SavedModelDetector:
-    """A loaded SavedModel, called with one picture at a time.
+    """A loaded SavedModel, called with one picture at a time, or with several where it has a free batch dimension.
 
     A model of a fixed input size gets pictures resized to it (bilinear, as the API's own resizers do); boxes are
     normalised, so they come back in the picture's own pixels.
@@ -54,37 +58,81 @@ class SavedModelDetector:
 
     info: DetectorInfo
 
-    def __init__(self, model: Any, signature: Any, takes: _Input, info: DetectorInfo) -> None:
+    def __init__(self, model: Any, signature: Any, takes: _Input, info: DetectorInfo, resizer: Resizer | None) -> None:
         # The signature's variables live only as long as the loaded model does.
         self._model = model
         self._signature = signature
         self._takes = takes
         self.info = info
+        self._resizer = resizer
+        self._feeding: Feeding | None = None
+
+    def batch_key(self, height: int, width: int) -> BatchKey | None:
+        """Of pictures that come to the same shape, where the model takes several."""
+        takes = self._takes
+        if takes.batch is not None:
+            return None
+        if takes.height is not None and takes.width is not None:
+            return BatchKey((takes.height, takes.width), takes.height * takes.width)
+        if self._feeding is None:
+            self._feeding = self._safe_feeding()
+        return self._feeding.key(Size(height, width))
 
     def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
         """The detections of each picture, uint8 [height, width, 3] RGB, as `api_outputs.detections_of` has them.
 
+        Several pictures share a call where they have the same `batch_key`.
+
         Raises:
             InputError: the model gave numbers that cannot be trusted.
+            DoesNotFitError: they need more memory than there is.
             ValueError: the outputs have other shapes than a detector's.
         """
-        return [self._detect(picture) for picture in pictures]
+        keys = {self.batch_key(*picture.shape[:2]) for picture in pictures}
+        shared = len(keys) == 1 and None not in keys
+        calls = [pictures] if shared else [[picture] for picture in pictures]
+        return [found for call in calls for found in self._detect(call)]
 
-    def _detect(self, picture: Picture) -> Detections:
-        outputs = self._call(picture)
-        height, width = picture.shape[:2]
-        return api_outputs.detections_of({key: array[0] for key, array in outputs.items()}, width, height)
+    def _detect(self, pictures: Sequence[Picture]) -> list[Detections]:
+        outputs = self._call(self._prepare(pictures))
+        return [
+            api_outputs.detections_of({key: array[i] for key, array in outputs.items()}, *picture.shape[1::-1])
+            for i, picture in enumerate(pictures)
+        ]
 
-    def _call(self, picture: Picture) -> dict[str, NDArray[Any]]:
-        """The outputs for one picture, with their batch dimension of 1."""
+    def _safe_feeding(self) -> Feeding:
+        """How pictures are brought to one shape, after a look whether that changes what the model finds."""
+        if self._resizer is None or self._takes.dtype != "float32":
+            return Feeding(self._resizer, resizes=False)
+        feeding = Feeding(self._resizer, resizes=True)
+        picture = trial_picture()
+        own = self._call(picture[np.newaxis])
+        fed = self._call(feeding.fed(picture)[np.newaxis])
+        alike = all(np.allclose(own[key], fed[key], atol=1e-3) for key in own)
+        return feeding if alike else Feeding(self._resizer, resizes=False)
+
+    def _prepare(self, pictures: Sequence[Picture]) -> Any:
+        """What the model is fed: [N, height, width, 3]."""
         takes = self._takes
-        batch = tf.constant(picture[np.newaxis])
-        if takes.height is not None or takes.width is not None:
+        if takes.height is None and takes.width is None:
+            if len(pictures) == 1 or self._feeding is None:
+                return pictures[0][np.newaxis]
+            return np.stack([self._feeding.fed(picture) for picture in pictures])
+
+        def fit(picture: Picture) -> Any:
             size = (takes.height or picture.shape[0], takes.width or picture.shape[1])
-            batch = tf.round(tf.image.resize(batch, size))
-        given = self._signature(**{takes.name: tf.cast(batch, takes.dtype)})
-        outputs = {key: given[key].numpy() for key in api_outputs.KEYS if key in given}
-        api_outputs.check_shapes(outputs)
+            return tf.round(tf.image.resize(picture, size))
+
+        return tf.stack([fit(picture) for picture in pictures])
+
+    def _call(self, batch: Any) -> dict[str, NDArray[Any]]:
+        """The outputs for [N, height, width, 3], with their batch dimension of N."""
+        try:
+            given = self._signature(**{self._takes.name: tf.cast(batch, self._takes.dtype)})
+            outputs = {key: given[key].numpy() for key in api_outputs.KEYS if key in given}
+        except tf.errors.ResourceExhaustedError as error:
+            raise DoesNotFitError(_first_line(error)) from error
+        api_outputs.check_shapes(outputs, len(batch))
         return outputs
 
 
@@ -95,6 +143,7 @@ def open_saved_model(spec: DetectorSpec) -> SavedModelDetector:
         UsageError: it cannot be loaded or is no detector, or TensorFlow is in use with another number of threads.
     """
     _set_threads(spec.threads)
+    gpus = claim_gpus(spec.gpu_memory_limit_mb)
     try:
         model = tf.saved_model.load(spec.location)
     except Exception as error:  # OSError, ValueError, RuntimeError, OpError …: depends on which byte is wrong
@@ -108,12 +157,15 @@ def open_saved_model(spec: DetectorSpec) -> SavedModelDetector:
         "input": f"{takes.name} {takes.dtype} {shape}",
         "outputs": ", ".join(key for key in api_outputs.KEYS if key in signature.structured_outputs),
         "batch": "free" if takes.batch is None else "1",
+        "device": "GPU" if gpus else "CPU",
         "threads": str(spec.threads),
         "tensorflow": tf.__version__,
     }
-    detector = SavedModelDetector(model, signature, takes, DetectorInfo("tensorflow", details))
+    callers = GPU_CALLERS if gpus and takes.batch is not None else 1
+    info = DetectorInfo("tensorflow", details, on_gpu=gpus > 0, callers=callers)
+    detector = SavedModelDetector(model, signature, takes, info, spec.resizer)
     try:
-        detector._call(np.zeros((320, 320, 3), np.uint8))
+        detector._call(detector._prepare([np.zeros((320, 320, 3), np.uint8)]))
     except Exception as error:
         raise UsageError(f"{spec.location} fails on a black picture: {_first_line(error)}. {_NEEDED}") from error
     return detector
