@@ -27,6 +27,12 @@ PIXEL_MODELS = {
     "unbatched": ("uint8", [1, None, None, 3]),
     "nan": ("uint8", [1, None, None, 3]),
 }
+#: In the zoo's layout, each with the part of its `pipeline.config` that says how it resizes. Floats, and a free batch.
+#: Their first score grows with the sum of what the network sees.
+RESIZING_MODELS = {
+    "fixed_shape": "fixed_shape_resizer { height: 60 width: 80 }",
+    "letterboxed": "keep_aspect_ratio_resizer { min_dimension: 96 max_dimension: 96 pad_to_max_dimension: true }",
+}
 
 
 def build_all(folder: Path) -> None:
@@ -84,6 +90,31 @@ def _pixel_model(name: str) -> Callable[[Any], dict[str, Any]]:
     return model
 
 
+def _resizing_model(name: str) -> Callable[[Any], dict[str, Any]]:
+    """A model with a resizer inside, written as the API writes it."""
+    import tensorflow as tf
+
+    def resize(image: Any) -> tuple[Any, Any]:
+        size, keep = ([60, 80], False) if name == "fixed_shape" else ([96, 96], True)
+        image = tf.compat.v1.image.resize_images(image, size, preserve_aspect_ratio=keep)
+        true = tf.shape(image)
+        padded = tf.pad(image, [[0, size[0] - true[0]], [0, size[1] - true[1]], [0, 0]])
+        return tf.ensure_shape(padded, [*size, 3]), true
+
+    def model(input_tensor: Any) -> dict[str, Any]:
+        images, true = tf.map_fn(resize, input_tensor, fn_output_signature=(tf.float32, tf.int32))
+        outputs = _see(images)
+        # Boxes are shares of the true picture, not of the padded one.
+        shares = tf.cast(tf.shape(images)[1:3][None] / true[:, :2], tf.float32)
+        outputs["detection_boxes"] = tf.minimum(outputs["detection_boxes"] * tf.tile(shares, [1, 2])[:, None], 1.0)
+        sums = tf.reduce_sum(images, [1, 2, 3]) / tf.cast(tf.reduce_prod(true, 1), tf.float32)
+        first = tf.one_hot(0, K)[None] * sums[:, None] / 1024
+        outputs["detection_scores"] += first
+        return outputs
+
+    return model
+
+
 def _main(folder: Path) -> None:
     import tensorflow as tf
 
@@ -93,6 +124,11 @@ def _main(folder: Path) -> None:
 
     for name, (dtype, shape) in PIXEL_MODELS.items():
         save(name, _pixel_model(name), tf.TensorSpec(shape, dtype, name="input_tensor"))
+    for name, resizer in RESIZING_MODELS.items():
+        floats = tf.TensorSpec([None, None, None, 3], tf.float32, name="input_tensor")
+        save(f"{name}/saved_model", _resizing_model(name), floats)
+        config = f"model {{ ssd {{ num_classes: 90 image_resizer {{ {resizer} }} box_coder {{ }} }} }}\n"
+        (folder / name / "pipeline.config").write_text(config)
     pixels = tf.TensorSpec([1, None, None, 3], tf.uint8, name="input_tensor")
     save("encoded", lambda input_tensor: _see(tf.zeros([1, 8, 8, 3])), tf.TensorSpec([None], tf.string, "input_tensor"))
     save("classifier", lambda image: {"probabilities": tf.reduce_mean(tf.cast(image, tf.float32), [1, 2])}, pixels)

@@ -19,13 +19,6 @@ from beam_jobs.errors import InputError, UsageError
 from tests import saved_models
 
 
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    saved_models.build_all(folder)
-    return folder
-
-
 def spec_of(folder: Path, threads: int = 1) -> DetectorSpec:
     return DetectorSpec("saved_model", folder.name, str(folder), "0" * 64, {}, threads)
 

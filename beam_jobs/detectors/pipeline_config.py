@@ -92,7 +92,7 @@ def parse(data: bytes, path: str) -> PipelineConfig:
     try:
         text_format.Parse(data.decode(), config, allow_unknown_extension=True, allow_unknown_field=True)
     except (text_format.ParseError, UnicodeDecodeError, RecursionError) as error:
-        raise _refusal(path, re.sub(r"^\d+:\d+ : ", "", str(error))[:200], error) from error
+        raise _refusal(path, re.sub(r"^\d+:\d+ : ", "", str(error))[:200].rstrip("."), error) from error
     families = [field.name for field, _ in config.model.ListFields()]
     if len(families) != 1:
         raise _refusal(path, f"its model must be one of {', '.join(_MESSAGES['DetectionModel'])}")
@@ -137,6 +137,7 @@ def _config_class() -> Any:
             enumeration.value.add(name=value, number=number)
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
+        message.extension_range.add(start=1000, end=2000)  # so that a stranger's may be there, and is ignored too
         for number, (field, said) in enumerate(fields.items(), start=1):
             kind, _, default = said.partition(" ")
             added = message.field.add(
