@@ -155,15 +155,14 @@ def small_gpu() -> Any:
 
     folder = os.environ["BEAM_DETECT_TEST_MODEL"]
     detector: Any = open_detector(DetectorSpec("saved_model", "small", folder, "0" * 64, {}))
-    signature = detector._signature
+    model = detector.model
 
-    def within_memory(**inputs: Any) -> Any:
-        (batch,) = inputs.values()
+    def within_memory(batch: Any) -> Any:
         if len(batch) > 4:
             raise tf.errors.ResourceExhaustedError(None, None, f"OOM when allocating tensor with shape{batch.shape}")
-        return signature(**inputs)
+        return model.call(batch)
 
-    detector._signature = within_memory
+    detector.model = replace(model, call=within_memory)
     return detector
 
 

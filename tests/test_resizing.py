@@ -35,9 +35,9 @@ RESIZERS: st.SearchStrategy[Any] = st.one_of(
 def tf() -> Any:
     import tensorflow
 
-    from beam_jobs.detectors.saved_model import _set_threads
+    from beam_jobs.detectors.tensorflow_runtime import set_threads
 
-    _set_threads(1)  # as for the detectors that other tests open in this process
+    set_threads(1)  # as for the detectors that other tests open in this process
     return tensorflow
 
 

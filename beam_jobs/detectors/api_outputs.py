@@ -24,7 +24,7 @@ KEYPOINTS, KEYPOINT_SCORES = "detection_keypoints", "detection_keypoint_scores"
 KEYS = (*REQUIRED, COUNT, MASKS, KEYPOINTS, KEYPOINT_SCORES)
 
 
-def check_shapes(outputs: Mapping[str, NDArray[Any]], pictures: int) -> None:
+def check_shapes(outputs: Mapping[str, NDArray[Any]], pictures: int = 1) -> None:
     """Whether the outputs of a call with so many pictures are those of detectors, each with its batch dimension.
 
     Raises:

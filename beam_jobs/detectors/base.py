@@ -81,7 +81,7 @@ class DetectorSpec:
     Args:
         kind: which loader opens it.
         name: what people call it; in the tables' `model` column, with the fingerprint.
-        location: the SavedModel folder, or `module:factory`.
+        location: the SavedModel folder, the frozen graph's file, or `module:factory`.
         fingerprint: sha256 (hex) that identifies the weights and code, whatever the folder is called.
         categories: category_id to name, as the label map has it.
         threads: threads inside one call. Results depend on it in the last bits, so it is part of the job.
@@ -89,7 +89,7 @@ class DetectorSpec:
         gpu_memory_limit_mb: the most that a process takes of its GPU; None to take what it needs, as it goes.
     """
 
-    kind: Literal["saved_model", "factory"]
+    kind: Literal["saved_model", "frozen_graph", "factory"]
     name: str
     location: str
     fingerprint: str

@@ -58,7 +58,7 @@ CATALOGUE: Mapping[str, CatalogueModel] = {
 
 
 def resolve(model: str, *, label_map: str | None, threads: int, report: Report = report_to_stderr) -> DetectorSpec:
-    """The detector that `model` names: a catalogue name, a folder with a SavedModel, or `module:factory`.
+    """The detector that `model` names: a catalogue name, a SavedModel or frozen graph, or `module:factory`.
 
     They are tried in this order; a folder that is called like a catalogue model is meant by `./NAME`.
 
@@ -84,11 +84,10 @@ def _find(model: str, wants_categories: bool, threads: int, report: Report) -> D
         return DetectorSpec("saved_model", known.name, location, known.fingerprint, categories, threads)
     path = Path(model)
     if model and path.exists():
-        folder = folders.find_saved_model(path)
+        folder = folders.find_model(path)
         categories = folders.categories_of(folder) if wants_categories else {}
-        fingerprint = folders.fingerprint_of(folder.saved_model)
-        location, resizer = str(folder.saved_model), _resizer_of(folder)
-        return DetectorSpec("saved_model", folder.name, location, fingerprint, categories, threads, resizer)
+        fingerprint, location = folders.fingerprint_of(folder.model), str(folder.model)
+        return DetectorSpec(folder.kind, folder.name, location, fingerprint, categories, threads, _resizer_of(folder))
     if factory.is_location(model):
         made_by = factory.load_factory(model)
         categories = factory.categories_of(model, made_by) if wants_categories else {}
@@ -118,5 +117,5 @@ def _unknown(model: str) -> str:
     problem = f"did you mean {near[0]}?" if near else "no such name, folder or module."
     return (
         f"--model {model}: {problem} It takes a name of the catalogue ({', '.join(CATALOGUE)}), a SavedModel folder, "
-        "a folder of the zoo's layout (with saved_model/saved_model.pb), or module:factory."
+        "a folder of the zoo's layout (with saved_model/saved_model.pb), a frozen graph (FILE.pb), or module:factory."
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
-
+from beam_jobs.detectors.tensorflow_runtime import tf
 from beam_jobs.errors import UsageError
 
 #: Threads that call a model of a fixed batch of 1: while one is at the GPU, others prepare and read back.
