@@ -23,12 +23,15 @@ class DetectJob:
     Args:
         part_size: inputs a part: what is committed as one.
         limit: only the first so many inputs of the plan.
+        group_size: inputs that a detector process is given at a time, where that decides which pictures share a call;
+            None where none do, and any number gives the same results.
     """
 
     spec: DetectorSpec
     settings: PictureSettings
     part_size: int = 500
     limit: int | None = None
+    group_size: int | None = None
 
     def identity(self) -> dict[str, Any]:
         """What decides the results, as plain JSON: two runs with the same plan and identity give the same bytes."""
@@ -45,6 +48,7 @@ class DetectJob:
             "categories": {str(i): name for i, name in sorted(self.spec.categories.items())},
             "threads": self.spec.threads,
             "part_size": self.part_size,
+            **({} if self.group_size is None else {"group_size": self.group_size, "resizer": str(self.spec.resizer)}),
             **selection,
             **settings,
         }

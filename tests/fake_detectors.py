@@ -7,12 +7,13 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs.detectors.base import DetectorInfo, Picture
+from beam_jobs.detectors import open_detector
+from beam_jobs.detectors.base import BatchKey, DetectorInfo, DetectorSpec, DoesNotFitError, Picture
 from beam_jobs.records import BoxMasks, Detections
 
 CATEGORIES = {1: "red", 2: "green", 3: "blue"}
@@ -181,6 +182,59 @@ class Slow(ColourDetector):
     def detect(self, pictures: Sequence[Picture]) -> Sequence[Detections]:
         time.sleep(0.2)
         return super().detect(pictures)
+
+
+class Together(ColourDetector):
+    """Pictures share calls, whatever their size; scores depend on how many there are, and on the place among them.
+
+    As those of real models do in the last bits, so that what shared a call shows in the results.
+    """
+
+    def batch_key(self, height: int, width: int) -> BatchKey | None:
+        return BatchKey((0, 0), 1000)
+
+    def detect(self, pictures: Sequence[Picture]) -> Sequence[Detections]:
+        found = super().detect(pictures)
+        less = [np.float32(1 - 1e-3 * len(pictures) - 1e-5 * i) for i in range(len(pictures))]
+        return [replace(one, scores=one.scores * part) for one, part in zip(found, less, strict=True)]
+
+
+class TogetherSegfault(Together, Segfault):
+    """Kills its process when the fatal picture is in a call."""
+
+
+class TogetherSegfaultOnce(Together, SegfaultOnce):
+    """The same, the first time only."""
+
+
+class TogetherRaise(Together, Raise):
+    """Raises when the fatal picture is in a call."""
+
+
+class TogetherSmall(Together):
+    """Has room for three pictures."""
+
+    def detect(self, pictures: Sequence[Picture]) -> Sequence[Detections]:
+        if len(pictures) > 3:
+            raise DoesNotFitError("three at most")
+        return super().detect(pictures)
+
+
+def small_gpu() -> Any:
+    """The SavedModel that the environment names, on a device without room for more than 4 pictures a call."""
+    import tensorflow as tf
+
+    folder = os.environ["BEAM_DETECT_TEST_MODEL"]
+    detector: Any = open_detector(DetectorSpec("saved_model", "small", folder, "0" * 64, {}))
+    model = detector.model
+
+    def within_memory(batch: Any) -> Any:
+        if len(batch) > 4:
+            raise tf.errors.ResourceExhaustedError(None, None, f"OOM when allocating tensor with shape{batch.shape}")
+        return model.call(batch)
+
+    detector.model = replace(model, call=within_memory)
+    return detector
 
 
 class Unnamed(ColourDetector):

@@ -1,4 +1,4 @@
-"""Tiny hand-made SavedModels with the signatures of the TF2 zoo: `python tests/saved_models.py FOLDER` makes them all.
+"""Tiny hand-made models with the signatures of the API's exporters: `python tests/saved_models.py FOLDER` makes all.
 
 Run in a process of its own, so that building does not fix TensorFlow's threads for the tests that open them.
 What they see: `bright` pixels, those with a channel of 200 or more. A picture with bright pixels has two detections:
@@ -26,7 +26,19 @@ PIXEL_MODELS = {
     "no_count": ("uint8", [1, None, None, 3]),
     "unbatched": ("uint8", [1, None, None, 3]),
     "nan": ("uint8", [1, None, None, 3]),
+    "masks": ("uint8", [1, None, None, 3]),
+    "keypoints": ("uint8", [1, None, None, 3]),
 }
+#: In the zoo's layout, each with the part of its `pipeline.config` that says how it resizes. Floats, and a free batch.
+#: Their first score grows with the sum of what the network sees.
+RESIZING_MODELS = {
+    "fixed_shape": "fixed_shape_resizer { height: 60 width: 80 }",
+    "letterboxed": "keep_aspect_ratio_resizer { min_dimension: 96 max_dimension: 96 pad_to_max_dimension: true }",
+}
+#: The mask of every detection: only its right half.
+MASK = [[0.0, 1.0], [0.0, 1.0]]
+#: y, x of every detection's keypoints, and their scores; the second is missing.
+KEYPOINTS, KEYPOINT_SCORES = [[0.25, 0.5], [0.0, 0.0], [1.0, 0.75]], [0.5, 0.25, 1.0]
 
 
 def build_all(folder: Path) -> None:
@@ -78,6 +90,11 @@ def _pixel_model(name: str) -> Callable[[Any], dict[str, Any]]:
 
     def model(input_tensor: Any) -> dict[str, Any]:
         outputs = _see(tf.cast(input_tensor, tf.float32))
+        if name == "masks":
+            outputs["detection_masks"] = tf.tile(tf.constant(MASK)[None, None], [1, K, 1, 1])
+        if name == "keypoints":
+            outputs["detection_keypoints"] = tf.tile(tf.constant(KEYPOINTS)[None, None], [1, K, 1, 1])
+            outputs["detection_keypoint_scores"] = tf.tile(tf.constant(KEYPOINT_SCORES)[None, None], [1, K, 1])
         if name == "no_count":
             del outputs["num_detections"]
         if name == "unbatched":
@@ -89,19 +106,102 @@ def _pixel_model(name: str) -> Callable[[Any], dict[str, Any]]:
     return model
 
 
+def _resizing_model(name: str) -> Callable[[Any], dict[str, Any]]:
+    """A model with a resizer inside, written as the API writes it."""
+    import tensorflow as tf
+
+    def resize(image: Any) -> tuple[Any, Any]:
+        size, keep = ([60, 80], False) if name == "fixed_shape" else ([96, 96], True)
+        image = tf.compat.v1.image.resize_images(image, size, preserve_aspect_ratio=keep)
+        true = tf.shape(image)
+        padded = tf.pad(image, [[0, size[0] - true[0]], [0, size[1] - true[1]], [0, 0]])
+        return tf.ensure_shape(padded, [*size, 3]), true
+
+    def model(input_tensor: Any) -> dict[str, Any]:
+        images, true = tf.map_fn(resize, input_tensor, fn_output_signature=(tf.float32, tf.int32))
+        outputs = _see(images)
+        # Boxes are shares of the true picture, not of the padded one.
+        shares = tf.cast(tf.shape(images)[1:3][None] / true[:, :2], tf.float32)
+        outputs["detection_boxes"] = tf.minimum(outputs["detection_boxes"] * tf.tile(shares, [1, 2])[:, None], 1.0)
+        sums = tf.reduce_sum(images, [1, 2, 3]) / tf.cast(tf.reduce_prod(true, 1), tf.float32)
+        first = tf.one_hot(0, K)[None] * sums[:, None] / 1024
+        outputs["detection_scores"] += first
+        return outputs
+
+    return model
+
+
+def _decoded(file: Any) -> Any:
+    import tensorflow as tf
+
+    pixels = tf.io.decode_image(file, 3, expand_animations=False)
+    pixels.set_shape([None, None, 3])
+    return pixels
+
+
+def _of_encoded(input_tensor: Any) -> dict[str, Any]:
+    """As the API's `encoded_image_string_tensor` does it."""
+    import tensorflow as tf
+
+    return _see(tf.cast(tf.map_fn(_decoded, input_tensor, fn_output_signature=tf.uint8), tf.float32))
+
+
+def _of_example(input_tensor: Any) -> dict[str, Any]:
+    """As the API's `tf_example` does it."""
+    import tensorflow as tf
+
+    features = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+
+    def decoded(example: Any) -> Any:
+        return _decoded(tf.io.parse_single_example(example, features)["image/encoded"])
+
+    return _see(tf.cast(tf.map_fn(decoded, input_tensor, fn_output_signature=tf.uint8), tf.float32))
+
+
+def _save_tf1(folder: Path) -> None:
+    """What TF1's exporter writes: a SavedModel in `folder`/tf1, whose weight is a variable, and a frozen graph."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default() as graph, v1.Session() as session:
+        pixels = v1.placeholder(tf.uint8, [None, None, None, 3], "image_tensor")
+        scale = v1.get_variable("scale", initializer=1.0, use_resource=False)
+        keys = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
+        seen = _see(tf.cast(pixels, tf.float32))
+        seen["detection_scores"] *= scale
+        outputs = {key: tf.identity(seen[key], key) for key in keys}
+        session.run(v1.global_variables_initializer())
+        v1.saved_model.simple_save(session, str(folder / "tf1"), {"inputs": pixels}, outputs)
+        frozen = v1.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), list(keys))
+        classifier = v1.graph_util.extract_sub_graph(frozen, ["detection_scores"])
+    (folder / "tf1_frozen").mkdir()
+    (folder / "tf1_frozen" / "frozen_inference_graph.pb").write_bytes(frozen.SerializeToString())
+    (folder / "classifier.pb").write_bytes(classifier.SerializeToString())
+
+
 def _main(folder: Path, names: Sequence[str]) -> None:
     import tensorflow as tf
 
-    def save(name: str, function: Any, *inputs: Any) -> None:
+    def save(name: str, function: Any, *inputs: Any, at: str | None = None) -> None:
         if names and name not in names:
             return
         concrete = tf.function(function, input_signature=inputs).get_concrete_function()
-        tf.saved_model.save(tf.Module(), str(folder / name), signatures=concrete)
+        tf.saved_model.save(tf.Module(), str(folder / (at or name)), signatures=concrete)
 
     for name, (dtype, shape) in PIXEL_MODELS.items():
         save(name, _pixel_model(name), tf.TensorSpec(shape, dtype, name="input_tensor"))
+    for name, resizer in RESIZING_MODELS.items():
+        if names and name not in names:
+            continue
+        floats = tf.TensorSpec([None, None, None, 3], tf.float32, name="input_tensor")
+        save(name, _resizing_model(name), floats, at=f"{name}/saved_model")
+        config = f"model {{ ssd {{ num_classes: 90 image_resizer {{ {resizer} }} box_coder {{ }} }} }}\n"
+        (folder / name / "pipeline.config").write_text(config)
     pixels = tf.TensorSpec([1, None, None, 3], tf.uint8, name="input_tensor")
-    save("encoded", lambda input_tensor: _see(tf.zeros([1, 8, 8, 3])), tf.TensorSpec([None], tf.string, "input_tensor"))
+    save("encoded", _of_encoded, tf.TensorSpec([None], tf.string, "input_tensor"))
+    save("tf_example", _of_example, tf.TensorSpec([None], tf.string, "input_tensor"))
+    if not names:
+        _save_tf1(folder)
     save("classifier", lambda image: {"probabilities": tf.reduce_mean(tf.cast(image, tf.float32), [1, 2])}, pixels)
     save("two_inputs", lambda image, shape: _see(tf.cast(image, tf.float32)), pixels, tf.TensorSpec([2], name="shape"))
     if not names:

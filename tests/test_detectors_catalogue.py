@@ -90,6 +90,22 @@ class TestFolders:
         with pytest.raises(UsageError, match=r"07\.jpg and 4 more\."):
             resolve(tmp_path / "many")
 
+    def test_a_frozen_graph_is_a_file_or_the_one_in_a_folder(self, tmp_path: Path) -> None:
+        folder = tmp_path / "ssd_mobilenet_v1_coco_2018_01_28"
+        folder.mkdir()
+        graph = folder / "frozen_inference_graph.pb"
+        graph.write_bytes(b"graph")
+        (folder / "pipeline.config").write_text('num_classes: 90\nlabel_map_path: "PATH_TO_BE_CONFIGURED/map.pbtxt"\n')
+        spec = resolve(folder)
+        assert (spec.kind, spec.name, spec.location) == ("frozen_graph", folder.name, str(graph))
+        assert spec.fingerprint == hashlib.sha256(b"graph").hexdigest()
+        assert spec.categories[90] == "toothbrush"
+        assert resolve(graph) == spec
+        assert resolve(graph.rename(folder / "mine.pb")).name == "mine"
+        make_zoo(folder)
+        graph.write_bytes(b"graph")
+        assert resolve(folder).kind == "saved_model"
+
     def test_a_file_is_not_a_folder(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"saved_model\.pb is a file, not a folder\."):
             resolve(make_zoo(tmp_path / "a") / "saved_model" / "saved_model.pb")

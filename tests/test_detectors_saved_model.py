@@ -1,33 +1,31 @@
-"""SavedModels of all signatures: what is read from them, and what is refused."""
+"""Models of all signatures that TensorFlow runs: what is read from them, and what is refused."""
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
+from PIL import Image
 
 from beam_jobs.detectors import catalogue, open_detector
 from beam_jobs.detectors.base import Detector, DetectorSpec
+from beam_jobs.detectors.model_input import fed
+from beam_jobs.detectors.tensorflow_detector import TensorFlowDetector
 from beam_jobs.errors import InputError, UsageError
 from tests import saved_models
 
 
-@pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    saved_models.build_all(folder)
-    return folder
-
-
 def spec_of(folder: Path, threads: int = 1) -> DetectorSpec:
-    return DetectorSpec("saved_model", folder.name, str(folder), "0" * 64, {}, threads)
+    return catalogue.resolve(str(folder), label_map=None, threads=threads)
 
 
 def open_model(folder: Path) -> Detector:
@@ -42,7 +40,7 @@ def picture(height: int, width: int, box: tuple[int, int, int, int], channel: in
     return pixels
 
 
-@pytest.mark.parametrize("name", ["zoo", "free", "float"])
+@pytest.mark.parametrize("name", ["zoo", "free", "float", "encoded", "tf_example", "tf1", "tf1_frozen"])
 def test_boxes_are_pixels_of_each_picture(models: Path, name: str) -> None:
     detector = open_model(models / name)
     green, red = picture(40, 80, (8, 10, 24, 30), 1), picture(50, 25, (5, 0, 25, 40), 0)
@@ -90,10 +88,29 @@ def test_what_it_says_of_itself(models: Path) -> None:
         "input": "input_tensor uint8 [1, None, None, 3]",
         "outputs": "detection_boxes, detection_scores, detection_classes, num_detections",
         "batch": "1",
+        "device": "CPU",
         "threads": "1",
         "tensorflow": tf.__version__,
     }
     assert open_model(models / "free").info.details["batch"] == "free"
+    assert open_model(models / "tf_example").info.details["input"] == "input_tensor string [None], tf_example"
+
+
+def test_pixels_reach_a_model_of_encoded_pictures_as_they_are(models: Path) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (21, 34, 3), np.uint8)
+    takes = cast(TensorFlowDetector, open_model(models / "encoded")).model.takes
+    (file,) = fed(takes, [pixels]).numpy()
+    assert_array_equal(np.asarray(Image.open(io.BytesIO(file))), pixels)
+
+
+def test_masks_and_keypoints_are_read(models: Path) -> None:
+    (found,) = open_model(models / "masks").detect([picture(40, 80, (8, 10, 24, 30), 1)])
+    assert found.masks is not None
+    assert_array_equal(found.masks.grids[0], np.array(saved_models.MASK, np.float32))
+    np.testing.assert_allclose(found.masks.frames[0], [8, 10, 24, 30], rtol=1e-6)
+    (found,) = open_model(models / "keypoints").detect([picture(40, 80, (8, 10, 24, 30), 1)])
+    assert found.keypoints is not None
+    assert_array_equal(found.keypoints[0], [[40, 10, 0.5], [0, 0, 0], [60, 40, 1]])
 
 
 def test_scores_that_are_not_numbers_cost_the_picture(models: Path) -> None:
@@ -108,7 +125,7 @@ def test_scores_that_are_not_numbers_cost_the_picture(models: Path) -> None:
     ("name", "found"),
     [
         ("classifier", r"inputs are input_tensor uint8 \[1, None, None, 3\]; its outputs are probabilities float32"),
-        ("encoded", "string .* export it with --input_type image_tensor"),
+        ("classifier.pb", "inputs are image_tensor; its outputs are detection_scores"),
         ("two_inputs", "shape float32"),
         ("int32", "input_tensor int32"),
         ("grey", r"uint8 \[1, None, None, 1\]"),
@@ -118,14 +135,17 @@ def test_scores_that_are_not_numbers_cost_the_picture(models: Path) -> None:
     ],
 )
 def test_what_is_not_a_detector_is_refused(models: Path, name: str, found: str) -> None:
-    with pytest.raises(UsageError, match=rf"{name} (is not a detector|fails).*{found}.*A detector has a signature"):
+    with pytest.raises(UsageError, match=rf"{name} (is not a detector|fails).*{found}.*A detector has one input"):
         open_model(models / name)
 
 
-def test_a_broken_saved_model_is_refused(models: Path, tmp_path: Path) -> None:
-    whole = (models / "zoo" / "saved_model.pb").read_bytes()
-    (tmp_path / "saved_model.pb").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UsageError, match="cannot be loaded as a SavedModel: "):
+@pytest.mark.parametrize(
+    ("whole", "kind"), [("zoo/saved_model.pb", "SavedModel"), ("tf1_frozen/frozen_inference_graph.pb", "frozen graph")]
+)
+def test_a_truncated_model_is_refused(models: Path, tmp_path: Path, whole: str, kind: str) -> None:
+    data = (models / whole).read_bytes()
+    (tmp_path / Path(whole).name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(UsageError, match=rf"cannot be (loaded|read) as a {kind}: "):
         open_model(tmp_path)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from beam_jobs.errors import InputError
 from beam_jobs.formats import tables
-from beam_jobs.formats.tables import ImageFacts, Place, Rows, RowsBuilder
+from beam_jobs.formats.tables import STEPS, ImageFacts, Place, Rows, RowsBuilder
 from beam_jobs.records import Detections, ImageKey
 
 
@@ -17,7 +17,7 @@ def one(name: str, input: int, scores: list[float], record: int | None = None, c
     found = Detections(boxes, np.array(scores, np.float32), np.full(n, category, np.int32))
     key = ImageKey(input + 7, f"/in/{name}", name, record)
     builder.image(key, Place(input, record), key.uri, ImageFacts(10, 20, "PNG", 1, 99, "ab"), found, 0)
-    builder.timing(key, Place(input, record), "host:1", (0, 1, 2, 3, 4))
+    builder.timing(key, Place(input, record), "host:1", dict(zip(STEPS, range(5), strict=True)), 1, 0)
     return builder.finish()
 
 

@@ -147,9 +147,24 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
     )
 
     running = detect.add_argument_group("running")
-    running.add_argument("--workers", type=values.workers, metavar="N", help="detector processes (the number of cores)")
+    running.add_argument(
+        "--workers", type=values.workers, metavar="N", help="detector processes (the number of GPUs, or else of cores)"
+    )
     running.add_argument(
         "--threads", type=values.positive, default=1, metavar="N", help="threads a process (%(default)s)"
+    )
+    running.add_argument(
+        "--batch_pixels",
+        type=values.whole,
+        metavar="N",
+        help="let pictures share calls of the detector, up to N pixels of the network's input together;"
+        " 0: one picture a call (4194304 on a GPU, 0 on a CPU, where one a call is quicker)",
+    )
+    running.add_argument(
+        "--gpu_memory_limit_mb",
+        type=values.positive,
+        metavar="N",
+        help="the most that a process takes of its GPU (what it needs, as it goes)",
     )
     running.add_argument(
         "--max_failure_rate",

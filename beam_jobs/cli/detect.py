@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,8 @@ from beam_jobs.formats.evaluated import EVALUATION_FILES, GroundTruth, IouType
 from beam_jobs.matching import Found
 from beam_jobs.pipelines import DetectJob
 from beam_jobs.processes.annotate import Annotation
+from beam_jobs.processes.calls import batch_pixels
+from beam_jobs.processes.gpus import visible_gpus
 from beam_jobs.processes.picture import PictureSettings
 from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.processes.select import Selection
@@ -50,8 +52,8 @@ if TYPE_CHECKING:
     from beam_jobs.cli.evaluate import Request
     from beam_jobs.transforms.detect import PoolSource
 
-#: Inputs, or records, that a detector process is given at a time. Without influence on the results.
-GROUP_SIZE = 16
+#: Inputs that a detector process is given at a time: at most; and where pictures share calls, which depends on it.
+GROUP_SIZE, SHARING_GROUP_SIZE = 16, 32
 #: Up to so many small pictures, one process is done before a second one has opened the detector.
 FEW_INPUTS, FEW_BYTES = 8, 32 << 20
 
@@ -109,9 +111,14 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             source = _source(job, processes, beam_args, options.verbose)  # imports Beam while the model is opened
         with stages.time("model_open"), status(f"opening {job.spec.name} …"):
             info = pool.ready()
+        job = _settled(job, info)
         _check_evaluated(options.iou_type, job.spec.name, info)
         if not local:
             pool.close()
+        elif not (info.on_gpu or options.workers or processes == 1):
+            # A GPU that TensorFlow cannot use.
+            pool.grow(len(os.sched_getaffinity(0)))
+            processes = pool.size
         if options.dry_run:
             say(_dry_run(options, job, planner, matches, info, processes))
             return DONE
@@ -121,7 +128,8 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
                 remove_run(root)
             plan = _write_plan(planner, root, job)
         with stages.time("detect"), Progress(plan.inputs, pool.tally):
-            _detect(root, plan, source, pool if local else None, beam_args)
+            source = replace(source, settings=job.settings, processes=processes)
+            _detect(root, plan, job, source, pool if local else None, beam_args)
         with stages.time("finalise"), status("writing the COCO files and the manifest …"):
             outcome = finalise(root, plan, job.spec.categories, f"Pictures seen by {job.spec.name}, beam-detect")
     manifest = _manifest(options, job, info, matches, plan, outcome, stages.seconds, started, command)
@@ -147,9 +155,11 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
     return DONE
 
 
-def _detect(root: str, plan: Plan, source: PoolSource, pool: DetectorPool | None, beam_args: Sequence[str]) -> None:
+def _detect(
+    root: str, plan: Plan, job: DetectJob, source: PoolSource, pool: DetectorPool | None, beam_args: Sequence[str]
+) -> None:
     """Does all parts of the plan: in this process and with its `pool`, or where the flags say."""
-    group_size = max(1, min(GROUP_SIZE, plan.inputs // (4 * source.processes)))
+    group_size = job.group_size or max(1, min(GROUP_SIZE, plan.inputs // (4 * source.processes)))
     try:
         if pool is None:
             parts = range(len(plan.parts))
@@ -165,6 +175,7 @@ def _detect(root: str, plan: Plan, source: PoolSource, pool: DetectorPool | None
 def _job(options: argparse.Namespace, root: str) -> DetectJob:
     with Transfer() as transfer:
         spec = catalogue.resolve(options.model, label_map=options.label_map, threads=options.threads, watch=transfer)
+    spec = replace(spec, gpu_memory_limit_mb=options.gpu_memory_limit_mb)
     annotation = None
     if options.annotate:
         annotation = Annotation(options.annotate_min_score, options.annotate_max_boxes, options.class_agnostic)
@@ -175,8 +186,16 @@ def _job(options: argparse.Namespace, root: str) -> DetectJob:
         output=root,
         annotation=annotation,
         image_ids=storage.join(root, layout.IMAGE_IDS) if options.image_ids or options.ground_truth else None,
+        batch_pixels=options.batch_pixels,
     )
     return DetectJob(spec, settings, options.part_size, options.limit)
+
+
+def _settled(job: DetectJob, info: DetectorInfo) -> DetectJob:
+    """The job with what depends on where the detector runs: from here on it is the same wherever the rest is done."""
+    pixels = batch_pixels(job.settings.batch_pixels, info)
+    settings = replace(job.settings, batch_pixels=pixels)
+    return replace(job, settings=settings, group_size=SHARING_GROUP_SIZE if pixels else None)
 
 
 def _evaluation(options: argparse.Namespace, root: str, job: DetectJob) -> Request:
@@ -240,7 +259,7 @@ def _processes(options: argparse.Namespace, planner: Planner) -> int:
         return int(options.workers)
     if planner.inputs <= FEW_INPUTS and planner.bytes <= FEW_BYTES:
         return 1
-    return len(os.sched_getaffinity(0))
+    return len(visible_gpus()) or len(os.sched_getaffinity(0))
 
 
 def _source(job: DetectJob, processes: int, beam_args: Sequence[str], verbose: bool) -> PoolSource:
@@ -299,6 +318,7 @@ def _manifest(
         versions=versions(),
         machine=machine(),
         files=outcome.files,
+        repeatable=not outcome.detector.shrunk_calls,
     )
 
 

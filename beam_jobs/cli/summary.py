@@ -51,6 +51,11 @@ def summary(root: str, manifest: Manifest) -> str:
         lines.append(("image ids", f"{manifest.known_image_ids:,} of {counts.images:,} pictures are in --image_ids"))
     if manifest.renamed:
         lines.append(("image ids", f"{len(manifest.renamed):,} settled by number, listed in {layout.MANIFEST}"))
+    if not manifest.repeatable:
+        calls = f"{manifest.detector.shrunk_calls:,} did not fit into memory and were made smaller"
+        lines.append(
+            ("calls", f"{calls}: another run may differ in the last bits; a smaller --batch_pixels prevents it")
+        )
     lines += [
         ("speed", _speed(manifest)),
         ("model", f"{manifest.model.name}, {_loads(manifest)}"),

@@ -18,6 +18,14 @@ def positive(text: str) -> int:
     return value
 
 
+def whole(text: str) -> int:
+    """A whole number of 0 or more."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of 0 or more")
+    return value
+
+
 def workers(text: str) -> int:
     """A number of detector processes."""
     value = positive(text)
@@ -35,7 +43,7 @@ def share(text: str) -> float:
 
 
 # argparse names the type in its own message.
-positive.__name__ = workers.__name__ = "whole number"
+positive.__name__ = whole.__name__ = workers.__name__ = "whole number"
 share.__name__ = "number"
 
 

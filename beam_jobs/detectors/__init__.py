@@ -30,6 +30,6 @@ def open_detector(spec: DetectorSpec) -> Detector:
         from beam_jobs.detectors.tflite import open_tflite
 
         return open_tflite(spec)
-    from beam_jobs.detectors.saved_model import open_saved_model
+    from beam_jobs.detectors.tensorflow_detector import open_tensorflow
 
-    return open_saved_model(spec)
+    return open_tensorflow(spec)

@@ -24,20 +24,20 @@ KEYPOINTS, KEYPOINT_SCORES = "detection_keypoints", "detection_keypoint_scores"
 KEYS = (*REQUIRED, COUNT, MASKS, KEYPOINTS, KEYPOINT_SCORES)
 
 
-def check_shapes(outputs: Mapping[str, NDArray[Any]]) -> None:
-    """Whether the outputs of a call are those of detectors, each with its batch dimension.
+def check_shapes(outputs: Mapping[str, NDArray[Any]], pictures: int = 1) -> None:
+    """Whether the outputs of a call with so many pictures are those of detectors, each with its batch dimension.
 
     Raises:
         ValueError: they have other shapes; the message says which.
     """
     boxes = outputs[BOXES]
-    n, k = boxes.shape[:2] if boxes.ndim == 3 else (1, 0)
+    n, k = pictures, boxes.shape[1] if boxes.ndim == 3 else 0
     wanted: dict[str, tuple[int | None, ...]] = {BOXES: (n, k, 4), SCORES: (n, k), CLASSES: (n, k)}
     wanted |= {MASKS: (n, k, None, None), KEYPOINTS: (n, k, None, 2), KEYPOINT_SCORES: (n, k, None)}
     for key, shape in wanted.items():
         if key in outputs and not _fits(outputs[key].shape, shape):
             found = ", ".join(f"{name} {list(outputs[name].shape)}" for name in wanted if name in outputs)
-            raise ValueError(f"its outputs must be [N, K, 4], [N, K] and [N, K], got {found}")
+            raise ValueError(f"its outputs must be [N, K, 4], [N, K] and [N, K] for N = {n}, got {found}")
 
 
 def detections_of(outputs: Mapping[str, NDArray[Any]], width: int, height: int) -> Detections:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.records import Detections
+
+if TYPE_CHECKING:
+    from beam_jobs.detectors.resizing import Resizer
 
 Picture = NDArray[np.uint8]
 
@@ -21,10 +24,14 @@ class DetectorInfo:
     Args:
         engine: what runs it: `tensorflow`, `litert`, or `python` for a detector of one's own.
         details: its signature and settings as plain strings (input, outputs, batch, threads …).
+        on_gpu: it works on a GPU, where several pictures a call are quicker.
+        callers: so many threads may call it at a time, and gain by it.
     """
 
     engine: str
     details: Mapping[str, str] = field(default_factory=dict)
+    on_gpu: bool = False
+    callers: int = 1
 
 
 class Detector(Protocol):
@@ -37,6 +44,34 @@ class Detector(Protocol):
     info: DetectorInfo
 
     def detect(self, pictures: Sequence[Picture]) -> Sequence[Detections]: ...
+
+
+class BatchKey(NamedTuple):
+    """Which pictures may share a call: those of one key.
+
+    Args:
+        shape: height and width in which they are fed.
+        pixels: of each, as the network sees it: what memory a call takes grows with their sum.
+    """
+
+    shape: tuple[int, int]
+    pixels: int
+
+
+@runtime_checkable
+class BatchingDetector(Detector, Protocol):
+    """A detector whose calls several pictures may share; one without `batch_key` is given one at a time.
+
+    `detect` is called with pictures of one key, and gives for each what it gives for it alone, but for the last bits.
+    May raise `DoesNotFitError`.
+    """
+
+    def batch_key(self, height: int, width: int) -> BatchKey | None:
+        """The key of pictures of this size; None for those that stay alone."""
+
+
+class DoesNotFitError(Exception):
+    """The pictures of a call need more memory than there is. Fewer may do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +102,24 @@ class DetectorSpec:
     Args:
         kind: which loader opens it.
         name: what people call it; in the tables' `model` column, with the fingerprint.
-        location: the SavedModel folder, the TFLite file, or `module:factory`.
+        location: the SavedModel folder, the frozen graph's or TFLite model's file, or `module:factory`.
         fingerprint: sha256 (hex) that identifies the weights and code, whatever the folder is called.
         categories: category_id to name, as the label map has it.
         threads: threads inside one call. Results depend on it in the last bits, so it is part of the job.
         origin: of a model in the cache: `location` is then of this host, and another host fetches it for itself.
+        resizer: what the model does with a picture first, where that is known.
+        gpu_memory_limit_mb: the most that a process takes of its GPU; None to take what it needs, as it goes.
     """
 
-    kind: Literal["saved_model", "tflite", "factory"]
+    kind: Literal["saved_model", "frozen_graph", "tflite", "factory"]
     name: str
     location: str
     fingerprint: str
     categories: Mapping[int, str]
     threads: int = 1
     origin: Origin | None = None
+    resizer: Resizer | None = None
+    gpu_memory_limit_mb: int | None = None
 
     @property
     def label(self) -> str:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from beam_jobs.detectors import cache, coco_ssd, factory, fetched, folders, sources, tflite_files
+from beam_jobs.detectors import cache, coco_ssd, factory, fetched, folders, pipeline_config, sources, tflite_files
 from beam_jobs.detectors.base import DetectorSpec, Origin
 from beam_jobs.detectors.cache import Report, report_to_stderr, sha256_of
 from beam_jobs.detectors.download import Watch
+from beam_jobs.detectors.resizing import Resizer
 from beam_jobs.detectors.sources import Source
 from beam_jobs.detectors.zoo import ZOO, ZooModel
 from beam_jobs.errors import UsageError
+
+_LOGGER = logging.getLogger(__name__)
 
 DEFAULT = coco_ssd.NAME
 
@@ -79,7 +83,7 @@ def resolve(
         UsageError: nothing is there, or it is not what is needed.
     """
     try:
-        spec = _find(model, label_map is None, threads, report, watch)
+        spec = replace(_find(model, label_map is None, report, watch), threads=threads)
         return spec if label_map is None else _with_categories(spec, label_map)
     except OSError as error:
         raise UsageError(f"--model {model} cannot be read: {error.strerror or error}: {error.filename}.") from error
@@ -106,41 +110,52 @@ def on_this_host(spec: DetectorSpec, report: Report = report_to_stderr) -> Detec
     return replace(spec, location=str(known.locate(report)))
 
 
-def _find(model: str, wants_categories: bool, threads: int, report: Report, watch: Watch) -> DetectorSpec:
+def _find(model: str, wants_categories: bool, report: Report, watch: Watch) -> DetectorSpec:
     if known := CATALOGUE.get(model):
         categories = known.categories() if wants_categories else {}
         location = str(known.locate(report))
         origin = Origin(known.name, known.name)
-        return DetectorSpec("saved_model", known.name, location, known.fingerprint, categories, threads, origin=origin)
+        return DetectorSpec("saved_model", known.name, location, known.fingerprint, categories, origin=origin)
     if source := sources.find(model):
-        return _find_fetched(source, wants_categories, threads, report, watch)
+        return _find_fetched(source, wants_categories, report, watch)
     path = Path(model)
     if model and path.exists():
         if file := tflite_files.find_tflite(path):
             categories = tflite_files.categories_of(file) if wants_categories else {}
-            return DetectorSpec("tflite", file.stem, str(file), sha256_of(file), categories, threads)
-        folder = folders.find_saved_model(path)
+            return DetectorSpec("tflite", file.stem, str(file), sha256_of(file), categories)
+        folder = folders.find_model(path)
         categories = folders.categories_of(folder) if wants_categories else {}
-        fingerprint = folders.fingerprint_of(folder.saved_model)
-        return DetectorSpec("saved_model", folder.name, str(folder.saved_model), fingerprint, categories, threads)
+        fingerprint, location = folders.fingerprint_of(folder.model), str(folder.model)
+        resizer = _resizer_of(folder)
+        return DetectorSpec(folder.kind, folder.name, location, fingerprint, categories, resizer=resizer)
     if factory.is_location(model):
         made_by = factory.load_factory(model)
         categories = factory.categories_of(model, made_by) if wants_categories else {}
         fingerprint = factory.fingerprint_of(model, made_by)
-        return DetectorSpec("factory", model, model, fingerprint, categories, threads)
+        return DetectorSpec("factory", model, model, fingerprint, categories)
     raise UsageError(_unknown(model))
 
 
-def _find_fetched(source: Source, wants_categories: bool, threads: int, report: Report, watch: Watch) -> DetectorSpec:
+def _find_fetched(source: Source, wants_categories: bool, report: Report, watch: Watch) -> DetectorSpec:
     """The detector in a fetched folder, whatever kind it is of."""
     origin = fetched.fetch(source, report, watch)
     entry = cache.models_folder() / origin.entry
     try:
-        spec = _find(str(fetched.model_in(entry / origin.name)), wants_categories, threads, report, watch)
+        spec = _find(str(fetched.model_in(entry / origin.name)), wants_categories, report, watch)
     except UsageError as error:
         raise UsageError(f"{source.given}, as it was fetched: {error}") from error
     origin = replace(origin, inside=os.path.relpath(spec.location, entry))
     return replace(spec, name=source.name, origin=origin)
+
+
+def _resizer_of(folder: folders.ModelFolder) -> Resizer | None:
+    try:
+        config = pipeline_config.find(folder.root)
+    except UsageError as error:
+        # The model itself needs no config.
+        _LOGGER.warning("%s Only pictures of one size share calls of the detector.", error)
+        return None
+    return config.resizer if config else None
 
 
 def _with_categories(spec: DetectorSpec, label_map: str) -> DetectorSpec:
@@ -156,6 +171,6 @@ def _unknown(model: str) -> str:
     problem = f"did you mean {near[0]}?" if near else "no such name, folder or module."
     return (
         f"--model {model}: {problem} It takes a name that `beam-detect models` lists ({DEFAULT} and the zoo's), a "
-        "SavedModel folder, a folder of the zoo's layout (with saved_model/saved_model.pb), a .tflite file, the URL of "
-        "one or of its .tar.gz, or module:factory."
+        "SavedModel folder, a folder of the zoo's layout (with saved_model/saved_model.pb), a .tflite file, a frozen "
+        "graph (FILE.pb), the URL of one or of its .tar.gz, or module:factory."
     )

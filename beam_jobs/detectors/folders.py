@@ -1,4 +1,4 @@
-"""What a model folder holds, read without TensorFlow: where the SavedModel is, its fingerprint, its categories."""
+"""What a model folder holds, read without TensorFlow: where the model is, its fingerprint, its categories."""
 
 from __future__ import annotations
 
@@ -7,42 +7,56 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from beam_jobs.detectors.cache import sha256_of
 from beam_jobs.errors import UsageError
 
-_PARTS = ("saved_model.pb", "variables", "assets")
+_SAVED_MODEL = "saved_model.pb"
+_PARTS = (_SAVED_MODEL, "variables", "assets")
+#: What TF1's exporter called it.
+_FROZEN = "frozen_inference_graph.pb"
 _SHOWN = 8
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A folder with a SavedModel.
+    """A folder with a model.
 
     Args:
         name: what people call it: the zoo's name, not `saved_model`.
-        saved_model: the folder of `saved_model.pb`; absolute.
-        root: the folder of `pipeline.config` and label maps; the same, or the one above.
+        model: the folder of `saved_model.pb`, or the file of a frozen graph; absolute.
+        root: the folder of `pipeline.config` and label maps.
+        kind: which of the two it is.
     """
 
     name: str
-    saved_model: Path
+    model: Path
     root: Path
+    kind: Literal["saved_model", "frozen_graph"] = "saved_model"
 
 
-def find_saved_model(path: Path) -> ModelFolder:
-    """The SavedModel in a SavedModel folder, or in a folder of the zoo's layout.
+def find_model(path: Path) -> ModelFolder:
+    """The SavedModel in its own folder or in one of the zoo's layout; a frozen graph's file, or the one in a folder.
 
     Raises:
         UsageError: there is none; the message says what was found and what is needed.
     """
     path = path.absolute()
     for folder in (path, path / "saved_model"):
-        if (folder / "saved_model.pb").is_file():
+        if (folder / _SAVED_MODEL).is_file():
             # `x/saved_model` itself is the zoo's layout seen from inside.
             root = folder.parent if folder.name == "saved_model" else folder
             return ModelFolder(root.name, folder, root)
-    needed = "A SavedModel folder holds saved_model.pb; a folder of the zoo's layout holds saved_model/saved_model.pb."
+    if path.is_file() and path.suffix == ".pb" and path.name != _SAVED_MODEL:
+        name = path.parent.name if path.name == _FROZEN else path.stem
+        return ModelFolder(name, path, path.parent, "frozen_graph")
+    if (path / _FROZEN).is_file():
+        return ModelFolder(path.name, path / _FROZEN, path, "frozen_graph")
+    needed = (
+        f"A SavedModel folder holds {_SAVED_MODEL}; a folder of the zoo's layout holds saved_model/{_SAVED_MODEL}; "
+        f"a frozen graph is a file NAME.pb, or {_FROZEN} in a folder."
+    )
     if not path.is_dir():
         what = "is a file, not a folder" if path.exists() else "does not exist"
         needed += " Of files, a TFLite model is one."
@@ -54,20 +68,22 @@ def find_saved_model(path: Path) -> ModelFolder:
     raise UsageError(f"--model {path} holds no SavedModel, but {found or 'nothing'}. {needed}")
 
 
-def fingerprint_of(saved_model: Path) -> str:
-    """sha256 (hex) over saved_model.pb, variables/ and assets/, wherever the folder lies and whatever it is called.
+def fingerprint_of(model: Path) -> str:
+    """sha256 (hex) of a file, or over a SavedModel: saved_model.pb, variables/ and assets/, whatever it is called.
 
-    Of one line a file, in the order of their relative names: name, NUL, the file's sha256.
+    The latter of one line a file, in the order of their relative names: name, NUL, the file's sha256.
     """
+    if model.is_file():
+        return sha256_of(model)
     total = hashlib.sha256()
-    for path in sorted(_files(saved_model), key=lambda path: path.relative_to(saved_model).as_posix()):
-        total.update(f"{path.relative_to(saved_model).as_posix()}\0{sha256_of(path)}\n".encode())
+    for path in sorted(_files(model), key=lambda path: path.relative_to(model).as_posix()):
+        total.update(f"{path.relative_to(model).as_posix()}\0{sha256_of(path)}\n".encode())
     return total.hexdigest()
 
 
-def _files(saved_model: Path) -> Iterable[Path]:
+def _files(model: Path) -> Iterable[Path]:
     for part in _PARTS:
-        path = saved_model / part
+        path = model / part
         yield from [path] if path.is_file() else filter(Path.is_file, path.rglob("*"))
 
 
@@ -90,7 +106,7 @@ def categories_of(folder: ModelFolder) -> dict[int, str]:
 
 
 def _label_maps(folder: ModelFolder) -> list[Path]:
-    places = dict.fromkeys((folder.root, folder.root / "assets", folder.saved_model, folder.saved_model / "assets"))
+    places = dict.fromkeys((folder.root, folder.root / "assets", folder.model, folder.model / "assets"))
     return [path for place in places for path in label_maps_in(place)]
 
 

@@ -1,173 +1,50 @@
-"""SavedModels with the TF Object Detection API's signature, through TensorFlow.
-
-Signatures: the API's `exporter_lib_v2` with input types `image_tensor` and `float_image_tensor`.
-"""
+"""SavedModels with the signature of the TF Object Detection API, of TF2 and of TF1."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from beam_jobs.detectors import api_outputs
-from beam_jobs.detectors.base import DetectorInfo, DetectorSpec, Picture
+from beam_jobs.detectors.loaded_model import NEEDED, LoadedModel, first_line, outputs_of, refusal
+from beam_jobs.detectors.model_input import read_input
+from beam_jobs.detectors.tensorflow_runtime import tf
 from beam_jobs.errors import UsageError
-from beam_jobs.records import Detections
-
-# TensorFlow reads it once, on import; a job's own lines would drown in its start-up notes.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import tensorflow as tf
 
 _SIGNATURE = "serving_default"
-_NEEDED = (
-    f"A detector has a signature {_SIGNATURE} with one input, uint8 or float32 [1 or None, height, width, 3], "
-    f"and the outputs {', '.join(api_outputs.REQUIRED)}."
-)
+_NEEDED = f"{NEEDED}, in a signature {_SIGNATURE}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Input:
-    """The signature's only input; None is free.
-
-    Args:
-        dtype: `uint8` or `float32`; both take values of 0 to 255, the model normalises them itself.
-    """
-
-    name: str
-    dtype: str
-    batch: int | None
-    height: int | None
-    width: int | None
-
-
-class SavedModelDetector:
-    """A loaded SavedModel, called with one picture at a time.
-
-    A model of a fixed input size gets pictures resized to it (bilinear, as the API's own resizers do); boxes are
-    normalised, so they come back in the picture's own pixels.
-    """
-
-    info: DetectorInfo
-
-    def __init__(self, model: Any, signature: Any, takes: _Input, info: DetectorInfo) -> None:
-        # The signature's variables live only as long as the loaded model does.
-        self._model = model
-        self._signature = signature
-        self._takes = takes
-        self.info = info
-
-    def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
-        """The detections of each picture, uint8 [height, width, 3] RGB, as `api_outputs.detections_of` has them.
-
-        Raises:
-            InputError: the model gave numbers that cannot be trusted.
-            ValueError: the outputs have other shapes than a detector's.
-        """
-        return [self._detect(picture) for picture in pictures]
-
-    def _detect(self, picture: Picture) -> Detections:
-        outputs = self._call(picture)
-        height, width = picture.shape[:2]
-        return api_outputs.detections_of({key: array[0] for key, array in outputs.items()}, width, height)
-
-    def _call(self, picture: Picture) -> dict[str, NDArray[Any]]:
-        """The outputs for one picture, with their batch dimension of 1."""
-        takes = self._takes
-        batch = tf.constant(picture[np.newaxis])
-        if takes.height is not None or takes.width is not None:
-            size = (takes.height or picture.shape[0], takes.width or picture.shape[1])
-            batch = tf.round(tf.image.resize(batch, size))
-        given = self._signature(**{takes.name: tf.cast(batch, takes.dtype)})
-        outputs = {key: given[key].numpy() for key in api_outputs.KEYS if key in given}
-        api_outputs.check_shapes(outputs)
-        return outputs
-
-
-def open_saved_model(spec: DetectorSpec) -> SavedModelDetector:
-    """Loads the SavedModel at `spec.location` and calls it once, so that nothing is left to be refused later.
+def load_saved_model(location: str) -> LoadedModel:
+    """Loads the SavedModel in the folder `location`.
 
     Raises:
-        UsageError: it cannot be loaded or is no detector, or TensorFlow is in use with another number of threads.
+        UsageError: it cannot be loaded, or its signature is not a detector's.
     """
-    _set_threads(spec.threads)
     try:
-        model = tf.saved_model.load(spec.location)
+        model = tf.saved_model.load(location)
     except Exception as error:  # OSError, ValueError, RuntimeError, OpError …: depends on which byte is wrong
-        raise UsageError(f"{spec.location} cannot be loaded as a SavedModel: {_first_line(error)}") from error
+        raise UsageError(f"{location} cannot be loaded as a SavedModel: {first_line(error)}") from error
     signature = model.signatures.get(_SIGNATURE)
     if signature is None:
-        raise _refusal(spec, f"its signatures are: {', '.join(model.signatures) or 'none'}")
-    takes = _read_input(spec, signature)
-    shape = [takes.batch, takes.height, takes.width, 3]
-    details = {
-        "input": f"{takes.name} {takes.dtype} {shape}",
-        "outputs": ", ".join(key for key in api_outputs.KEYS if key in signature.structured_outputs),
-        "batch": "free" if takes.batch is None else "1",
-        "threads": str(spec.threads),
-        "tensorflow": tf.__version__,
-    }
-    detector = SavedModelDetector(model, signature, takes, DetectorInfo("tensorflow", details))
-    try:
-        detector._call(np.zeros((320, 320, 3), np.uint8))
-    except Exception as error:
-        raise UsageError(f"{spec.location} fails on a black picture: {_first_line(error)}. {_NEEDED}") from error
-    return detector
-
-
-def _set_threads(threads: int) -> None:
-    """One thread pool of `threads`, and one operation at a time: results depend on how sums are split."""
-    config = tf.config.threading
-    wanted = (threads, 1)
-    if (config.get_intra_op_parallelism_threads(), config.get_inter_op_parallelism_threads()) == wanted:
-        return
-    try:
-        config.set_intra_op_parallelism_threads(threads)
-        config.set_inter_op_parallelism_threads(1)
-    except RuntimeError as error:
-        raise UsageError(
-            f"TensorFlow already runs in this process with other threads than the {threads} asked for: "
-            "open the detector first, or in a process of its own."
-        ) from error
-
-
-def _read_input(spec: DetectorSpec, signature: Any) -> _Input:
-    """The signature's input; refuses what is not a detector's signature."""
+        raise refusal(location, f"its signatures are: {', '.join(model.signatures) or 'none'}", _NEEDED)
     inputs: Mapping[str, Any] = signature.structured_input_signature[1]
     outputs: Mapping[str, Any] = signature.structured_outputs
-    found = f"its inputs are {_described(inputs)}; its outputs are {_described(outputs)}"
-    if len(inputs) != 1 or not all(key in outputs for key in api_outputs.REQUIRED):
-        raise _refusal(spec, found)
-    (tensor,) = inputs.values()
-    if tensor.dtype == tf.string:
-        raise _refusal(spec, f"{found}; it takes encoded pictures: export it with --input_type image_tensor")
-    shape = tensor.shape.as_list() if tensor.shape.rank == 4 else [0]
-    if tensor.dtype not in (tf.uint8, tf.float32) or shape[0] not in (1, None) or shape[-1] != 3:
-        raise _refusal(spec, found)
     # The keyword is the dictionary's key; the tensor's own name may differ from it.
-    return _Input(next(iter(inputs)), tensor.dtype.name, *shape[:3])
-
-
-def _refusal(spec: DetectorSpec, found: str) -> UsageError:
-    return UsageError(f"{spec.location} is not a detector: {found}. {_NEEDED}")
-
-
-def _described(tensors: Mapping[str, Any]) -> str:
-    return _listed(
-        {
-            key: f"{tensor.dtype.name} {tensor.shape.as_list() if tensor.shape.rank is not None else 'of any shape'}"
-            for key, tensor in sorted(tensors.items())
-        }
+    takes = read_input(*next(iter(inputs.items()))) if len(inputs) == 1 else None
+    if takes is None or not all(key in outputs for key in api_outputs.REQUIRED):
+        found = f"its inputs are {_described(inputs)}; its outputs are {_described(outputs)}"
+        raise refusal(location, found, _NEEDED)
+    name = takes.name
+    # The signature's variables live only as long as the loaded model does.
+    return LoadedModel(
+        lambda tensor: signature(**{name: tensor}), takes, outputs_of(outputs), function=signature, owner=model
     )
 
 
-def _listed(items: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {item}" for key, item in items.items()) or "none"
+def _described(tensors: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {_kind(tensor)}" for key, tensor in sorted(tensors.items())) or "none"
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500].rstrip(".")
+def _kind(tensor: Any) -> str:
+    return f"{tensor.dtype.name} {tensor.shape.as_list() if tensor.shape.rank is not None else 'of any shape'}"

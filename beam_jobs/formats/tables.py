@@ -71,6 +71,8 @@ FAILURES = _schema(
     ("message", pa.string()),
 )
 #: `load_ms` is the time to load the detector, on the first picture of each detector process and 0 on the others.
+#: `infer_ms` is the picture's share of a call with `call_pictures` in it; `shrunk_calls` are those that did not fit and
+#: were made smaller, counted on one picture of each.
 TIMINGS = _schema(
     "timings",
     *_KEY,
@@ -80,7 +82,11 @@ TIMINGS = _schema(
     ("decode_ms", pa.float32()),
     ("infer_ms", pa.float32()),
     ("annotate_ms", pa.float32()),
+    ("call_pictures", pa.int32()),
+    ("shrunk_calls", pa.int32()),
 )
+#: The steps of a picture that are timed; a column `STEP_ms` each.
+STEPS = ("load", "read", "decode", "infer", "annotate")
 #: The annotated pictures, so that the manifest need not list each of them.
 ANNOTATED = _schema("annotated", *_KEY, ("path", pa.string()), ("bytes", pa.int64()), ("sha256", pa.string()))
 
@@ -97,7 +103,7 @@ DICTIONARY_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "images": ("format", "model", "width", "height", "exif_orientation", "frame"),
     "detections": ("image_id", "file_name", "frame", "rank", "category_id", "category"),
     "failures": ("stage", "code", "message", "frame"),
-    "timings": ("process", "load_ms", "frame"),
+    "timings": ("process", "load_ms", "frame", "call_pictures", "shrunk_calls"),
     "annotated": ("frame",),
 }
 
@@ -223,9 +229,19 @@ class RowsBuilder:
         self._detections.append((key, place, replace(detections, masks=None), shapes))
         self._counters["empty_boxes"] += empty_boxes
 
-    def timing(self, key: ImageKey, place: Place, process: str, milliseconds: tuple[float, ...]) -> None:
-        """The milliseconds of a picture, in the order of the columns of `TIMINGS`."""
-        self._append("timings", place, (key.image_id, key.file_name, key.frame, process, *milliseconds))
+    def timing(
+        self,
+        key: ImageKey,
+        place: Place,
+        process: str,
+        milliseconds: Mapping[str, float],
+        call_pictures: int,
+        shrunk_calls: int,
+    ) -> None:
+        """The milliseconds of a picture, by `STEPS`, and of its call what `TIMINGS` says."""
+        steps = (milliseconds[step] for step in STEPS)
+        row = (key.image_id, key.file_name, key.frame, process, *steps, call_pictures, shrunk_calls)
+        self._append("timings", place, row)
 
     def annotated(self, key: ImageKey, place: Place, path: str, size: int, sha256: str) -> None:
         """An annotated picture that was written; `path` is relative to the run's folder."""

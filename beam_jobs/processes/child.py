@@ -1,7 +1,7 @@
 """A detector process: opens the detector once, then does the groups that it is sent until its parent closes the line.
 
 Run as `python -m beam_jobs.processes.child FD`, FD being an inherited socket. What it says, in order: `Ready` or
-`Refused`; then for each group the number of each picture as its turn comes, and a `Reply`, or `Refused`.
+`Refused`; then for each group the numbers of the pictures as their turn comes, and a `Reply`, or `Refused`.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ def _open(connection: Connection, setup: Setup) -> PictureWorker | None:
         connection.send(Refused(f"The detector {setup.spec.name} cannot be opened: {_describe(error)}", True))
         return None
     load_ms = (time.perf_counter() - start) * 1e3
-    connection.send(Ready(detector.info, load_ms))
     process = f"{platform.node()}:{os.getpid()}"
-    return PictureWorker(detector, setup.spec, setup.settings, process, load_ms)
+    worker = PictureWorker(detector, setup.spec, setup.settings, process, load_ms)
+    connection.send(Ready(detector.info, load_ms, worker.shares_calls))
+    return worker
 
 
 def _describe(error: Exception) -> str:

@@ -25,10 +25,15 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The detector is open, and took so long."""
+    """The detector is open, and took so long.
+
+    Args:
+        shares_calls: see `PictureWorker.shares_calls`.
+    """
 
     info: DetectorInfo
     load_ms: float
+    shares_calls: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import re
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -20,6 +18,7 @@ from beam_jobs.formats.coco_ids import ImageIds
 from beam_jobs.formats.tables import ImageFacts, Place, RowsBuilder
 from beam_jobs.imaging.decode import MAX_PIXELS, Decoded, decode
 from beam_jobs.processes.annotate import Annotation, write_annotated
+from beam_jobs.processes.calls import Answer, Caller, Starting, batch_pixels
 from beam_jobs.processes.select import Selection, select
 from beam_jobs.records import Detections, ImageKey
 from beam_jobs.runs import layout
@@ -27,6 +26,10 @@ from beam_jobs.runs.ids import proposed_id
 from beam_jobs.storage import display_name
 
 InputFormat = Literal["auto", "image", "tfrecord"]
+
+#: Decoded pixels that a process may hold, 3 bytes each, while it waits for pictures to share a call with; the last
+#: picture comes on top. 24 pictures of 4 megapixels, or 312 of 640×480.
+MAX_HELD_PIXELS = 96_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,8 @@ class PictureSettings:
         max_pixels: a picture of more is refused before it is decoded.
         max_bytes: a picture file, or a record, of more bytes is refused before it is read.
         max_seconds: a picture that takes longer is given up, with the process that works on it.
+        batch_pixels: what a call of the detector may hold, in pixels of the network's input; 0 for one picture a call,
+            None for what suits where the detector runs.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -52,6 +57,7 @@ class PictureSettings:
     max_pixels: int = MAX_PIXELS
     max_bytes: int = 1 << 30
     max_seconds: float = 300.0
+    batch_pixels: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +124,25 @@ class Reply:
     tally: Tally
 
 
+@dataclass(slots=True)
+class _Held:
+    """A picture that is decoded, and waits for its call.
+
+    Args:
+        position: in its group.
+        clock: stopped while the picture waits.
+    """
+
+    position: int
+    work: Work
+    key: ImageKey
+    decoded: Decoded
+    facts: ImageFacts
+    clock: _Clock
+
+
 class PictureWorker:
-    """Does pictures with one loaded detector, one after the other.
+    """Does pictures with one loaded detector: one after the other, or several a call where it takes them.
 
     Args:
         process: names the process in the timings table.
@@ -129,59 +152,97 @@ class PictureWorker:
     def __init__(
         self, detector: Detector, spec: DetectorSpec, settings: PictureSettings, process: str, load_ms: float
     ) -> None:
-        self._detector = detector
+        self._caller = Caller(detector, batch_pixels(settings.batch_pixels, detector.info))
         self._spec = spec
         self._settings = settings
         self._process = process
         self._load_ms = load_ms
         self._image_ids: ImageIds | None = None
 
-    def run(self, group: Sequence[Work], starting: Callable[[int], None]) -> Reply:
-        """Does a group. Calls `starting(i)` before the i-th, so that whoever watches knows which one is at work.
+    @property
+    def shares_calls(self) -> bool:
+        """Whether the pictures of a group share calls, so that a group must be done as it is to give the same bytes."""
+        return self._caller.takes_several
+
+    def run(self, group: Sequence[Work], starting: Starting) -> Reply:
+        """Does a group. Tells `starting` the positions of the pictures that are at work, so that who watches knows.
 
         Raises:
             JobError: an output could not be written, which is not the fault of a picture.
         """
         rows = RowsBuilder(self._spec.label, self._spec.categories)
         tally = Tally()
-        containers = []
+        containers: list[Work] = []
+        held: list[_Held] = []
         for i, work in enumerate(group):
-            starting(i)
-            key = replace(work.key, file_name=work.name)
-            clock = _Clock()
-            try:
-                if work.data is None:
-                    data = self._read_file(key.uri)
-                    if data is None:
-                        containers.append(work)
-                        continue
-                else:
-                    record = tf_example.parse_image(work.data)
-                    data = record.encoded
-                    key = self._record_key(key, record.filename or record.source_id)
-                read_ms = clock.lap()
-                decoded = decode(data, max_pixels=self._settings.max_pixels)
-                decode_ms = clock.lap()
-                found, empty_boxes = self._detect(decoded)
-                infer_ms = clock.lap()
-            except InputError as error:
-                rows.failure(work.place, display_name(key.uri), key.file_name, error)
-                tally.failures[error.code] += 1
-                continue
-            self._annotate(key, work, decoded, found, rows)
-            facts = ImageFacts(
-                decoded.width,
-                decoded.height,
-                decoded.format,
-                decoded.exif_orientation,
-                len(data),
-                hashlib.sha256(data).hexdigest(),
-            )
-            rows.image(key, work.place, display_name(key.uri), facts, found, empty_boxes)
-            timing = (self._take_load_ms(), read_ms, decode_ms, infer_ms, clock.lap())
-            rows.timing(key, work.place, self._process, timing)
-            tally.add(Tally(pictures=1, with_detections=int(len(found) > 0), detections=len(found)))
+            starting((i,))
+            one = self._prepare(i, work, rows, tally)
+            if isinstance(one, Work):
+                containers.append(one)
+            elif one is not None:
+                held.append(one)
+            pixels = sum(each.facts.width * each.facts.height for each in held)
+            if not self.shares_calls or pixels >= MAX_HELD_PIXELS:
+                self._finish(held, starting, rows, tally)
+                held = []
+        self._finish(held, starting, rows, tally)
         return Reply(rows.finish().encode(), tuple(containers), tally)
+
+    def _prepare(self, position: int, work: Work, rows: RowsBuilder, tally: Tally) -> _Held | Work | None:
+        """Reads and decodes a picture. A TFRecord file comes back as it is; None: it is refused, as the rows say."""
+        key = replace(work.key, file_name=work.name)
+        clock = _Clock()
+        try:
+            if work.data is None:
+                data = self._read_file(key.uri)
+                if data is None:
+                    return work
+            else:
+                record = tf_example.parse_image(work.data)
+                data = record.encoded
+                key = self._record_key(key, record.filename or record.source_id)
+            clock.lap("read")
+            decoded = decode(data, max_pixels=self._settings.max_pixels)
+        except InputError as error:
+            _refuse(key, work, error, rows, tally)
+            return None
+        facts = ImageFacts(
+            decoded.width,
+            decoded.height,
+            decoded.format,
+            decoded.exif_orientation,
+            len(data),
+            hashlib.sha256(data).hexdigest(),
+        )
+        clock.lap("decode")
+        return _Held(position, work, key, decoded, facts, clock)
+
+    def _finish(self, held: Sequence[_Held], starting: Starting, rows: RowsBuilder, tally: Tally) -> None:
+        """Detects on pictures, and writes down what was found."""
+        if not held:
+            return
+
+        def at_work(positions: tuple[int, ...]) -> None:
+            if self.shares_calls:  # otherwise the one picture is at work already, and its time runs
+                starting(tuple(held[i].position for i in positions))
+
+        answers = self._caller.ask([one.decoded.pixels for one in held], at_work)
+        for one, answer in zip(held, answers, strict=True):
+            if isinstance(answer.found, InputError):
+                _refuse(one.key, one.work, answer.found, rows, tally)
+            else:
+                self._keep(one, answer.found, answer, rows, tally)
+
+    def _keep(self, one: _Held, found: Detections, answer: Answer, rows: RowsBuilder, tally: Tally) -> None:
+        key, work, decoded = one.key, one.work, one.decoded
+        one.clock.start()
+        kept, empty_boxes = select(found, decoded.width, decoded.height, self._settings.selection)
+        self._annotate(key, work, decoded, kept, rows)
+        one.clock.lap("annotate")
+        rows.image(key, work.place, display_name(key.uri), one.facts, kept, empty_boxes)
+        milliseconds = {"load": self._take_load_ms(), "infer": answer.infer_ms, **one.clock.laps}
+        rows.timing(key, work.place, self._process, milliseconds, answer.call_pictures, answer.shrunk_calls)
+        tally.add(Tally(pictures=1, with_detections=int(len(kept) > 0), detections=len(kept)))
 
     def _read_file(self, uri: str) -> bytes | None:
         """The bytes of a picture file; None if it is a TFRecord file."""
@@ -203,15 +264,6 @@ class PictureWorker:
             self._image_ids = ImageIds.load(self._settings.image_ids)
         file_name = name or key.file_name
         return replace(key, file_name=file_name, image_id=proposed_id(file_name, key.frame, self._image_ids).image_id)
-
-    def _detect(self, decoded: Decoded) -> tuple[Detections, int]:
-        try:
-            found = _only(self._detector.detect([decoded.pixels]))
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError("infer", "inference", f"The detector raised {_stable_words(error)}") from error
-        return select(found, decoded.width, decoded.height, self._settings.selection)
 
     def _annotate(self, key: ImageKey, work: Work, decoded: Decoded, found: Detections, rows: RowsBuilder) -> None:
         if self._settings.annotation is None:
@@ -246,29 +298,23 @@ def why_unreadable(error: OSError) -> tuple[str, str]:
     return "unreadable", f"The file cannot be read: {reason}."
 
 
-def _only(found: Sequence[Detections]) -> Detections:
-    """The detections of the one picture of a call. What a detector of somebody else's gives may be anything."""
-    if isinstance(found, Sequence) and len(found) == 1 and isinstance(found[0], Detections):
-        return found[0]
-    given = [type(item).__name__ for item in found] if isinstance(found, Sequence) else type(found).__name__
-    raise TypeError(f"detect() must return one Detections a picture, got {given} for one picture")
-
-
-def _stable_words(error: Exception) -> str:
-    """An error's kind and first line, without what differs from run to run: addresses and temporary paths."""
-    first = (str(error).strip().splitlines() or [""])[0][:300]
-    words = re.sub(re.escape(tempfile.gettempdir()) + r"/\S*", "(temporary file)", first)
-    words = re.sub(r"0x[0-9a-fA-F]+", "(address)", words)
-    return f"{type(error).__name__}: {words}" if words else f"{type(error).__name__}."
+def _refuse(key: ImageKey, work: Work, error: InputError, rows: RowsBuilder, tally: Tally) -> None:
+    rows.failure(work.place, display_name(key.uri), key.file_name, error)
+    tally.failures[error.code] += 1
 
 
 class _Clock:
-    """Milliseconds since the last look."""
+    """Milliseconds of the steps of one picture."""
 
     def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self.start()
+
+    def start(self) -> None:
+        """Goes on, after a wait."""
         self._last = time.perf_counter()
 
-    def lap(self) -> float:
+    def lap(self, step: str) -> None:
+        """What has passed since then was `step`."""
         now = time.perf_counter()
-        elapsed, self._last = (now - self._last) * 1e3, now
-        return elapsed
+        self.laps[step], self._last = (now - self._last) * 1e3, now

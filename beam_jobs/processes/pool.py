@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection
 from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
 from beam_jobs.errors import InputError, JobError, UsageError
 from beam_jobs.formats.tables import RowsBuilder
+from beam_jobs.processes.gpus import GPU_VARIABLE, visible_gpus
 from beam_jobs.processes.messages import Ready, Refused, Setup
 from beam_jobs.processes.picture import PictureSettings, Reply, Tally, Work
 from beam_jobs.storage import display_name
@@ -31,7 +32,8 @@ from beam_jobs.storage import display_name
 MAX_LOAD_SECONDS = 900.0
 #: So many processes in a row that end while they open the detector end the job.
 MAX_FAILED_LOADS = 3
-#: A picture that ends its process is tried again alone; what ends a process twice is a failure.
+#: A picture that ends its process is tried again alone; what ends a process twice is a failure. A group whose pictures
+#: share calls is tried again whole, so that a process that was killed from outside changes nothing.
 ATTEMPTS = 2
 
 _GONE = (EOFError, BrokenPipeError, ConnectionResetError)
@@ -41,7 +43,7 @@ class DetectorPool:
     """Runs groups of pictures in `processes` detector processes, each with the detector loaded once.
 
     Thread-safe. A process that dies or takes too long costs the picture that it was at, after a second attempt of that
-    picture alone; the others of its group are done again.
+    picture alone; the others of its group are done again. Each process has one of the host's GPUs, if there are any.
 
     Args:
         beam_args: flags of Beam's, which hold the options of remote file systems.
@@ -59,7 +61,6 @@ class DetectorPool:
     ) -> None:
         if processes < 1:
             raise ValueError(f"processes must be at least 1, got {processes}")
-        self.size = processes
         self.tally = Tally()
         #: How many detectors were loaded, and the seconds each took.
         self.loads: list[float] = []
@@ -73,10 +74,20 @@ class DetectorPool:
         #: What ended the pool, if anything did.
         self.error: Exception | None = None
         self._closed = False
-        self._threads = [
-            threading.Thread(target=self._serve, name=f"detector-{i}", daemon=True) for i in range(processes)
-        ]
-        for thread in self._threads:
+        self._gpus = visible_gpus()
+        self._threads: list[threading.Thread] = []
+        self.grow(processes)
+
+    @property
+    def size(self) -> int:
+        """How many processes there are, or are starting."""
+        return len(self._threads)
+
+    def grow(self, processes: int) -> None:
+        """Adds processes until there are so many. For the thread that made the pool."""
+        for slot in range(self.size, processes):
+            thread = threading.Thread(target=self._serve, args=[slot], name=f"detector-{slot}", daemon=True)
+            self._threads.append(thread)
             thread.start()
 
     def ready(self) -> DetectorInfo:
@@ -111,18 +122,18 @@ class DetectorPool:
         for thread in self._threads:
             thread.join(5)
 
-    def _serve(self) -> None:
+    def _serve(self, slot: int) -> None:
         """One thread a process: it hands out the work, one group at a time, and minds the process meanwhile."""
         child: _Child | None = None
         try:
-            child = self._start()
+            child = self._start(slot)
             while (task := self._tasks.get()) is not None:
                 group, future = task
                 if self.error is not None or self._closed:
                     future.set_exception(self.error or JobError("The detector processes were stopped."))
                     continue
                 try:
-                    child, replies = self._run(child, group)
+                    child, replies = self._run(slot, child, group)
                     future.set_result(replies)
                 except Exception as error:
                     self._fail(error)
@@ -134,7 +145,7 @@ class DetectorPool:
             if child is not None:
                 self._stop(child)
 
-    def _run(self, child: _Child, group: tuple[Work, ...]) -> tuple[_Child, list[Reply]]:
+    def _run(self, slot: int, child: _Child, group: tuple[Work, ...]) -> tuple[_Child, list[Reply]]:
         replies: list[Reply] = []
         todo = [(group, 1)]
         while todo:
@@ -143,14 +154,11 @@ class DetectorPool:
                 reply = child.run(works, self._setup.settings.max_seconds)
             except _LostError as lost:
                 self._stop(child)
-                child = self._start()
-                if attempt == ATTEMPTS:
+                shared, child = child.shares_calls, self._start(slot)
+                if attempt == ATTEMPTS and len(works) == 1:
                     reply = self._lost_reply(works[0], lost.error)
                 else:
-                    at = lost.position
-                    todo.append(((works[at],), attempt + 1))
-                    if others := works[:at] + works[at + 1 :]:
-                        todo.append((others, attempt))
+                    todo += _again(works, attempt, lost.position, shared)
                     continue
             self.add(reply.tally)
             replies.append(reply)
@@ -163,13 +171,13 @@ class DetectorPool:
         tally.failures[error.code] += 1
         return Reply(rows.finish().encode(), (), tally)
 
-    def _start(self) -> _Child:
+    def _start(self, slot: int) -> _Child:
         """A process with its detector open. Tries again when one ends on the way there."""
         while True:
             with self._lock:
                 if self._closed:
                     raise JobError("The detector processes were stopped.")
-                child = _Child(self._environment(), self._verbose)
+                child = _Child(self._environment(slot), self._verbose)
                 self._children.add(child)
             try:
                 ready = child.open(self._setup)
@@ -209,10 +217,12 @@ class DetectorPool:
         while (task := self._tasks.get()) is not None:
             task[1].set_exception(self.error)
 
-    def _environment(self) -> Mapping[str, str]:
+    def _environment(self, slot: int) -> Mapping[str, str]:
         threads = str(self._setup.spec.threads)
+        gpu = {GPU_VARIABLE: self._gpus[slot % len(self._gpus)]} if self._gpus else {}
         return {
             **os.environ,
+            **gpu,
             # The child must find this package wherever the parent found it.
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "OMP_NUM_THREADS": threads,
@@ -221,6 +231,16 @@ class DetectorPool:
             "TF_NUM_INTEROP_THREADS": "1",
             "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0" if self._verbose else "3"),
         }
+
+
+def _again(works: tuple[Work, ...], attempt: int, at: int, shared: bool) -> list[tuple[tuple[Work, ...], int]]:
+    """What is done of a group that was lost at one picture, the first last; with the number of the attempt."""
+    if not shared:
+        others = works[:at] + works[at + 1 :]
+        return [((works[at],), attempt + 1), *([(others, attempt)] if others else [])]
+    if attempt < ATTEMPTS:
+        return [(works, attempt + 1)]
+    return [((work,), ATTEMPTS) for work in reversed(works)]
 
 
 class _LostError(Exception):
@@ -236,6 +256,7 @@ class _Child:
     """One detector process and the line to it. Used by one thread; `kill` may be called from any."""
 
     def __init__(self, environment: Mapping[str, str], verbose: bool) -> None:
+        self.shares_calls = False
         ours, theirs = socket.socketpair()
         with theirs:
             output = None if verbose else subprocess.DEVNULL
@@ -261,17 +282,18 @@ class _Child:
         if isinstance(message, Refused):
             raise (UsageError if message.usage else JobError)(message.message)
         assert isinstance(message, Ready)
+        self.shares_calls = message.shares_calls
         return message
 
     def run(self, works: tuple[Work, ...], max_seconds: float) -> Reply:
         """Has a group done, giving each picture `max_seconds`."""
-        position = 0
+        position, seconds = 0, max_seconds
         try:
             self._connection.send(works)
             while True:
-                message = self._receive(max_seconds, position)
-                if isinstance(message, int):
-                    position = message
+                message = self._receive(seconds, position)
+                if isinstance(message, tuple):
+                    position, seconds = message[0], max_seconds * len(message)
                 elif isinstance(message, Refused):
                     raise (UsageError if message.usage else JobError)(message.message)
                 else:

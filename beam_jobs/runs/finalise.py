@@ -15,14 +15,13 @@ import pyarrow.compute as pc
 from beam_jobs import storage
 from beam_jobs.formats import coco
 from beam_jobs.formats.coco_ids import ImageIds
+from beam_jobs.formats.tables import STEPS
 from beam_jobs.runs import layout
 from beam_jobs.runs.ids import Claim, proposed_id
 from beam_jobs.runs.manifest import DetectorRecord
 from beam_jobs.runs.parts import Counts, FileRecord, PartRecord, file_record, read_table
 from beam_jobs.runs.plan import PARTS_A_SLICE, Plan, Renamed
 from beam_jobs.runs.record_ids import settle_records
-
-_STEPS = ("load_ms", "read_ms", "decode_ms", "infer_ms", "annotate_ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +127,19 @@ class _Hashing(io.RawIOBase):
 
 def _times(root: str, files: Sequence[FileRecord]) -> tuple[DetectorRecord, dict[str, float]]:
     processes: set[str] = set()
-    loads = 0
-    sums = dict.fromkeys(_STEPS, 0.0)
+    loads = shrunk = 0
+    largest = 0
+    sums = dict.fromkeys(STEPS, 0.0)
     for table in _each(root, files, "timings"):
         processes.update(pc.unique(table["process"]).to_pylist())
         loads += pc.sum(pc.greater(table["load_ms"], 0)).as_py() or 0
-        for step in _STEPS:
-            sums[step] += (pc.sum(table[step]).as_py() or 0.0) / 1e3
-    load_s = round(sums["load_ms"] / loads, 3) if loads else 0.0
-    work_s = {step.removesuffix("_ms"): round(seconds, 3) for step, seconds in sums.items()}
-    return DetectorRecord(len(processes), loads, load_s), work_s
+        shrunk += pc.sum(table["shrunk_calls"]).as_py() or 0
+        largest = max(largest, pc.max(table["call_pictures"]).as_py() or 0)
+        for step in STEPS:
+            sums[step] += (pc.sum(table[f"{step}_ms"]).as_py() or 0.0) / 1e3
+    load_s = round(sums["load"] / loads, 3) if loads else 0.0
+    work_s = {step: round(seconds, 3) for step, seconds in sums.items()}
+    return DetectorRecord(len(processes), loads, load_s, largest, shrunk), work_s
 
 
 def _plan_files(root: str, plan: Plan) -> Iterator[FileRecord]:

@@ -43,11 +43,18 @@ class InputsRecord(msgspec.Struct, frozen=True):
 
 
 class DetectorRecord(msgspec.Struct, frozen=True):
-    """Detector processes that gave a result, detectors that were loaded for them, and the mean seconds of a load."""
+    """Detector processes that gave a result, detectors that were loaded for them, and the mean seconds of a load.
+
+    Args:
+        largest_call: the most pictures that shared a call.
+        shrunk_calls: calls that did not fit into memory and were made smaller.
+    """
 
     processes: int
     loads: int
     load_s: float
+    largest_call: int = 1
+    shrunk_calls: int = 0
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -75,6 +82,8 @@ class Manifest(msgspec.Struct, frozen=True):
     versions: dict[str, str]
     machine: dict[str, str]
     files: list[FileRecord]
+    #: Whether the same job gives the same bytes again. Not where calls did not fit: which ones do may change.
+    repeatable: bool = True
 
     @staticmethod
     def read(root: str) -> Manifest:

@@ -22,7 +22,7 @@ class ReadPlan(beam.PTransform):
     Args:
         root: the run's folder.
         parts: the parts to do.
-        group_size: inputs a group. It has no influence on the results.
+        group_size: inputs a group. Pictures share calls of the detector within one, if they do at all.
     """
 
     root: str

@@ -1,0 +1,77 @@
+"""Frozen graphs, `.pb` files with the weights as constants: how TF1's Object Detection API exported detectors.
+
+Source: `exporter.py` of the API, which names the tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from beam_jobs.detectors import api_outputs
+from beam_jobs.detectors.loaded_model import NEEDED, LoadedModel, first_line, outputs_of, refusal
+from beam_jobs.detectors.model_input import read_input
+from beam_jobs.detectors.tensorflow_runtime import tf
+from beam_jobs.errors import UsageError
+
+_INPUTS = ("image_tensor", "encoded_image_string_tensor", "tf_example")
+_NEEDED = f"{NEEDED}; in a frozen graph they are nodes of these names, and the input is {' or '.join(_INPUTS)}"
+_SHOWN = 8
+
+
+def load_frozen_graph(location: str) -> LoadedModel:
+    """Loads the file `location`.
+
+    Raises:
+        UsageError: it cannot be loaded, or is not a detector's.
+    """
+    try:
+        graph = tf.compat.v1.GraphDef.FromString(Path(location).read_bytes())
+    except (OSError, DecodeError) as error:
+        raise UsageError(
+            f"{location} cannot be read as a frozen graph: {first_line(error)}. It may be truncated or something else."
+        ) from error
+    names = {node.name: node for node in graph.node}
+    given = [name for name in _INPUTS if name in names]
+    if len(given) != 1 or not all(key in names for key in api_outputs.REQUIRED):
+        raise refusal(location, _described(graph), _NEEDED)
+    try:
+        return import_graph(graph, given[0], outputs_of(names))
+    except (ValueError, tf.errors.OpError) as error:
+        raise UsageError(f"{location} cannot be loaded as a frozen graph: {first_line(error)}.") from error
+
+
+def import_graph(graph: Any, name: str, outputs: tuple[str, ...]) -> LoadedModel:
+    """A GraphDef whose input is the node `name` and whose outputs are the nodes `outputs`.
+
+    Raises:
+        ValueError: the graph cannot be imported, or its input is no detector's.
+    """
+    placeholder = next(node for node in graph.node if node.name == name)
+    shape = tf.TensorShape(placeholder.attr["shape"].shape)
+    spec = tf.TensorSpec(shape, tf.as_dtype(placeholder.attr["dtype"].type), name)
+    takes = read_input(name, spec)
+    if placeholder.op != "Placeholder" or takes is None:
+        raise ValueError(f"its input {name} is a {placeholder.op}, {spec.dtype.name} {shape}")
+
+    def imported(tensor: Any) -> Mapping[str, Any]:
+        fetched = tf.graph_util.import_graph_def(graph, {name: tensor}, [f"{key}:0" for key in outputs], name="")
+        return dict(zip(outputs, fetched, strict=True))
+
+    function = tf.compat.v1.wrap_function(imported, [spec])
+    return LoadedModel(function, takes, outputs, function)
+
+
+def _described(graph: Any) -> str:
+    inputs = [node.name for node in graph.node if node.op == "Placeholder"]
+    used = {edge.removeprefix("^").split(":")[0] for node in graph.node for edge in node.input}
+    ends = [node.name for node in graph.node if node.name not in used and node.op not in ("Const", "NoOp")]
+    return f"its inputs are {_listed(inputs)}; its outputs are {_listed(ends)}"
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return (", ".join(names[:_SHOWN]) or "none") + more
