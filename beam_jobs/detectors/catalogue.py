@@ -10,6 +10,7 @@ from pathlib import Path
 from beam_jobs.detectors import coco_ssd, factory, folders
 from beam_jobs.detectors.base import DetectorSpec
 from beam_jobs.detectors.cache import Report, report_to_stderr
+from beam_jobs.detectors.od_api import checkpoint, export
 from beam_jobs.errors import UsageError
 
 DEFAULT = coco_ssd.NAME
@@ -79,6 +80,8 @@ def _find(model: str, wants_categories: bool, threads: int, report: Report) -> D
         location = str(known.locate(report))
         return DetectorSpec("saved_model", known.name, location, known.fingerprint, categories, threads)
     path = Path(model)
+    if model and (source := checkpoint.source_in(path)):
+        return _find_exported(path, source, wants_categories, threads, report)
     if model and path.exists():
         folder = folders.find_saved_model(path)
         categories = folders.categories_of(folder) if wants_categories else {}
@@ -90,6 +93,17 @@ def _find(model: str, wants_categories: bool, threads: int, report: Report) -> D
         fingerprint = factory.fingerprint_of(model, made_by)
         return DetectorSpec("factory", model, model, fingerprint, categories, threads)
     raise UsageError(_unknown(model))
+
+
+def _find_exported(
+    path: Path, source: tuple[Path, Path], wants_categories: bool, threads: int, report: Report
+) -> DetectorSpec:
+    """The detector in a folder with a checkpoint and no SavedModel: what the API makes of it, in the cache."""
+    entry, fingerprint = export.exported(*source, report)
+    # The user's own folder has the name, and label maps.
+    folder = folders.ModelFolder(path.absolute().name, entry / "saved_model", path.absolute())
+    categories = folders.categories_of(folder) if wants_categories else {}
+    return DetectorSpec("saved_model", folder.name, str(folder.saved_model), fingerprint, categories, threads)
 
 
 def _with_categories(spec: DetectorSpec, label_map: str) -> DetectorSpec:
