@@ -230,7 +230,7 @@ def row(name: str, route: str, whole: Agreement, about: Mapping[str, Any]) -> st
 
 
 _HEADER = (
-    "| family | from | batch | same as the API | raw tensors | boxes | scores | masks, keypoints | open, s | picture, s |",
+    "| family | from | batch | same as the API | raw tensors | boxes | scores | masks, keypoints | open, s | call, s |",
     f"{'|---' * 10}|",
 )
 

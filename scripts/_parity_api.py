@@ -27,21 +27,22 @@ from object_detection import exporter_lib_v2
 sys.path.insert(0, str(Path(__file__).parents[1] / "beam_jobs" / "detectors" / "od_api"))
 from export_program import build_model, read_config
 
-#: Mean and deviation of a head's outputs, by what the name of its layer (CenterNet: its task) holds; the first counts.
+#: What a head's outputs shall be, by what the name of its layer (CenterNet: its task) holds; the first counts: their
+#: mean and their deviation, or, for scores before the sigmoid, their mean and the greatest of all.
 _SPREADS = (
-    ("RPN/ClassPredictor", 0.0, 2.0),
-    ("ClassPredictor_dense", 0.0, 2.0),
-    ("ClassPredictor", -5.0, 1.5),
-    ("BoxEncodingPredictor", 0.0, 1.0),
-    ("BoxPredictor", 0.0, 1.0),
-    ("MaskPredictor_last_conv2d", 0.0, 2.0),
+    ("RPN/ClassPredictor", 0.0, "deviation", 2.0),
+    ("ClassPredictor_dense", 0.0, "deviation", 2.0),
+    ("ClassPredictor", -5.0, "greatest", 2.5),
+    ("BoxEncodingPredictor", 0.0, "deviation", 1.0),
+    ("BoxPredictor", 0.0, "deviation", 1.0),
+    ("MaskPredictor_last_conv2d", 0.0, "deviation", 2.0),
     # In cells of CenterNet's output, four pixels of its input each.
-    ("object_center", -4.0, 1.5),
-    ("box/scale", 20.0, 6.0),
-    ("box/offset", 0.5, 0.2),
-    ("keypoint/heatmap", -4.0, 1.5),
-    ("keypoint/regression", 0.0, 8.0),
-    ("keypoint/offset", 0.5, 0.2),
+    ("object_center", -6.0, "greatest", 2.0),
+    ("box/scale", 20.0, "deviation", 6.0),
+    ("box/offset", 0.5, "deviation", 0.2),
+    ("keypoint/heatmap", -6.0, "greatest", 2.0),
+    ("keypoint/regression", 0.0, "deviation", 8.0),
+    ("keypoint/offset", 0.5, "deviation", 0.2),
 )
 
 
@@ -127,16 +128,19 @@ def _spread_as_it_flows(model: Any) -> dict[Any, Callable[..., Any]]:
 
         return fit
 
-    def scale(layer: Any, mean: float, deviation: float) -> Callable[[Any, Any], None]:
+    def scale(layer: Any, mean: float, kind: str, value: float) -> Callable[[Any, Any], None]:
         kernel = layer.pointwise_kernel if hasattr(layer, "pointwise_kernel") else layer.kernel
 
         def fit(_: Any, outputs: Any) -> None:
             given = outputs()
             now, variance = tf.nn.moments(given, list(range(given.shape.rank - 1)))
-            factor = deviation / tf.sqrt(tf.maximum(variance, 1e-9))
-            if given.shape.rank == 4:
+            factor = 1 / tf.sqrt(tf.maximum(variance, 1e-9))
+            if kind == "deviation":
+                factor *= value
+            else:
                 # The last cell of most pictures is padding: all of it has one value, which shall be no high score.
                 factor *= tf.where(tf.reduce_mean(given[:, -1, -1], 0) > now, -1.0, 1.0)
+                factor *= (value - mean) / tf.reduce_max((given - now) * factor)
             kernel.assign(kernel * factor)
             layer.bias.assign((layer.bias - now) * factor + mean)
 
@@ -153,8 +157,8 @@ def _spread_as_it_flows(model: Any) -> dict[Any, Callable[..., Any]]:
     return calls
 
 
-def _heads(model: Any) -> dict[Any, tuple[float, float]]:
-    """The layers that give a head's outputs, with the mean and deviation that these shall have."""
+def _heads(model: Any) -> dict[Any, tuple[float, str, float]]:
+    """The layers that give a head's outputs, with what these shall be."""
     named: dict[Any, str] = {}
     for task, nets in getattr(model, "_prediction_head_dict", {}).items():
         named |= {net.layers[-1]: task for net in nets}
@@ -165,11 +169,11 @@ def _heads(model: Any) -> dict[Any, tuple[float, float]]:
         for layer in model.submodules:
             if isinstance(layer, convolutions) and not isinstance(layer, tf.keras.layers.DepthwiseConv2D):
                 named[layer] = ("RPN/" if layer in rpn else "") + layer.name
-    heads = {}
+    heads: dict[Any, tuple[float, str, float]] = {}
     for layer, name in named.items():
-        for part, mean, deviation in _SPREADS:
+        for part, mean, kind, value in _SPREADS:
             if part in name:
-                heads[layer] = mean, deviation
+                heads[layer] = mean, kind, value
                 break
     return heads
 

@@ -201,12 +201,12 @@ def _misfits(model: Any, prefix: str) -> list[str]:
     return faults + [f"the config's model has no {key.split('/.ATTRIBUTES')[0]}" for key in left]
 
 
-def _walk(root: Any, graph: Any, node_id: int) -> Iterator[tuple[str, Any, int | None]]:
+def _walk(root: Any, graph: Any, root_id: int) -> Iterator[tuple[str, Any, int | None]]:
     """Every object below the model: its path, itself, and its node in the checkpoint (None: it has none).
 
     As restoring itself does, names lead from object to object and from node to node.
     """
-    pending: list[tuple[str, Any, int | None]] = [("model", root, node_id)]
+    pending: list[tuple[str, Any, int | None]] = [("model", root, root_id)]
     seen = {id(root)}
     while pending:
         path, trackable, node_id = here = pending.pop(0)
