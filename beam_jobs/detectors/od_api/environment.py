@@ -29,7 +29,7 @@ _SECONDS = 3600.0
 _NEEDED_BYTES = 4 << 30
 _NETWORK = re.compile(
     r"NewConnectionError|NameResolutionError|Failed to establish|Temporary failure|ConnectTimeout|ReadTimeout|"
-    r"ProxyError|SSLError|Connection (refused|reset|aborted)|Network is unreachable"
+    r"ProxyError|SSLError|Connection (refused|reset|aborted)|Network is unreachable|from versions: none"
 )
 _REMEDY = "A model that is exported already needs none: give --model its SavedModel."
 
