@@ -71,6 +71,15 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_models(models)
+    export = commands.add_parser(
+        "export",
+        help="make a SavedModel of a checkpoint",
+        description="Makes a SavedModel of a checkpoint that the Object Detection API's TF2 training wrote. The API "
+        "itself does it, in an environment of its own that is made once in the cache (Python 3.11, 2.3 GB, some "
+        "minutes); an export takes minutes too. All paths are of this machine.",
+        allow_abbrev=False,
+    )
+    _add_export(export)
     demo = commands.add_parser(
         "demo",
         help="run the default detector on a few photographs",
@@ -270,6 +279,21 @@ def _add_models(models: argparse.ArgumentParser) -> None:
     verify.add_argument("model", nargs="*", metavar="NAME", help="only these")
     remove = action("remove", "remove some from the cache", "Removes models from the cache; models.lock.json stays.")
     remove.add_argument("model", nargs="+", metavar="NAME", help="a listed name, or a URL")
+
+
+def _add_export(export: argparse.ArgumentParser) -> None:
+    export.add_argument("--pipeline_config", metavar="FILE", help="the pipeline.config it was trained by (required)")
+    export.add_argument(
+        "--checkpoint", metavar="DIR|PREFIX", help="a folder: its latest checkpoint; or …/ckpt-7 (required)"
+    )
+    export.add_argument(
+        "--output",
+        metavar="DIR",
+        help="new folder: saved_model/, checkpoint/, pipeline.config, label map (required)",
+    )
+    export.add_argument("--label_map", metavar="FILE", help="a .pbtxt to put beside it (the one that FILE names)")
+    _switch(export, "overwrite", "replace the export that is in DIR")
+    _switch(export, "verbose", "show what the API and TensorFlow say, and tracebacks")
 
 
 def _switch(group: argparse.ArgumentParser | argparse._ArgumentGroup, name: str, text: str) -> None:

@@ -13,6 +13,7 @@ from beam_jobs.detectors import cache, coco_ssd, factory, fetched, folders, pipe
 from beam_jobs.detectors.base import DetectorSpec, Origin
 from beam_jobs.detectors.cache import Report, report_to_stderr, sha256_of
 from beam_jobs.detectors.download import Watch
+from beam_jobs.detectors.od_api import checkpoint, export
 from beam_jobs.detectors.resizing import Resizer
 from beam_jobs.detectors.sources import Source
 from beam_jobs.detectors.zoo import ZOO, ZooModel
@@ -119,15 +120,14 @@ def _find(model: str, wants_categories: bool, report: Report, watch: Watch) -> D
     if source := sources.find(model):
         return _find_fetched(source, wants_categories, report, watch)
     path = Path(model)
+    if model and (trained := checkpoint.source_in(path)):
+        return _find_exported(path, trained, wants_categories, report)
     if model and path.exists():
         if file := tflite_files.find_tflite(path):
             categories = tflite_files.categories_of(file) if wants_categories else {}
             return DetectorSpec("tflite", file.stem, str(file), sha256_of(file), categories)
         folder = folders.find_model(path)
-        categories = folders.categories_of(folder) if wants_categories else {}
-        fingerprint, location = folders.fingerprint_of(folder.model), str(folder.model)
-        resizer = _resizer_of(folder)
-        return DetectorSpec(folder.kind, folder.name, location, fingerprint, categories, resizer=resizer)
+        return _spec_of(folder, folders.fingerprint_of(folder.model), wants_categories)
     if factory.is_location(model):
         made_by = factory.load_factory(model)
         categories = factory.categories_of(model, made_by) if wants_categories else {}
@@ -146,6 +146,20 @@ def _find_fetched(source: Source, wants_categories: bool, report: Report, watch:
         raise UsageError(f"{source.given}, as it was fetched: {error}") from error
     origin = replace(origin, inside=os.path.relpath(spec.location, entry))
     return replace(spec, name=source.name, origin=origin)
+
+
+def _find_exported(path: Path, source: tuple[Path, Path], wants_categories: bool, report: Report) -> DetectorSpec:
+    """The detector in a folder with a checkpoint and no SavedModel: what the API makes of it, in the cache."""
+    entry, fingerprint = export.exported(*source, report)
+    # The user's own folder has the name, label maps and the config.
+    folder = folders.ModelFolder(path.absolute().name, entry / "saved_model", path.absolute())
+    return _spec_of(folder, fingerprint, wants_categories)
+
+
+def _spec_of(folder: folders.ModelFolder, fingerprint: str, wants_categories: bool) -> DetectorSpec:
+    categories = folders.categories_of(folder) if wants_categories else {}
+    resizer = _resizer_of(folder)
+    return DetectorSpec(folder.kind, folder.name, str(folder.model), fingerprint, categories, resizer=resizer)
 
 
 def _resizer_of(folder: folders.ModelFolder) -> Resizer | None:

@@ -123,9 +123,13 @@ def _npm_reason(said: str) -> str:
     """The line of npm's complaint that says why, without addresses: they may hold passwords."""
     lines = [re.sub(r"^npm (error|ERR!)\s*", "", line).strip() for line in said.splitlines()]
     telling = [line for line in lines if line and not re.match(r"(code|errno|syscall|path)\b", line)]
-    reason = (telling or lines or [""])[0]
+    return without_addresses((telling or lines or [""])[0], "the registry")
+
+
+def without_addresses(reason: str, called: str) -> str:
+    """A line of a complaint, fit for a message: URLs, which may hold passwords, and their hosts are `called` so."""
     hosts = re.findall(r"https?://(?:[^@/\s]*@)?([^/\s:]+)", reason)
-    reason = re.sub(r"https?://\S+", "the registry", reason)
+    reason = re.sub(r"https?://\S+", called, reason)
     for host in hosts:
-        reason = reason.replace(host, "the registry")
+        reason = reason.replace(host, called)
     return reason[:300].rstrip(".")

@@ -64,7 +64,7 @@ def find_model(path: Path) -> ModelFolder:
     names = sorted(child.name + "/" * child.is_dir() for child in path.iterdir())
     found = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
     if "checkpoint/" in names:
-        needed += " A checkpoint is exported to one by the Object Detection API's exporter_main_v2.py."
+        needed += " A checkpoint is exported to one with the pipeline.config it was trained by: beam-detect export."
     raise UsageError(f"--model {path} holds no SavedModel, but {found or 'nothing'}. {needed}")
 
 
