@@ -44,6 +44,7 @@ class DetectJob:
             "fingerprint": self.spec.fingerprint,
             "categories": {str(i): name for i, name in sorted(self.spec.categories.items())},
             "threads": self.spec.threads,
+            "form": self.spec.form,
             "part_size": self.part_size,
             **selection,
             **settings,

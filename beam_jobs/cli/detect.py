@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,11 @@ from beam_jobs import matching, pipelines, storage
 from beam_jobs.cli import engine, interrupt
 from beam_jobs.cli.categories import chosen_ids
 from beam_jobs.cli.progress import Progress, status
+from beam_jobs.cli.sample import sample_pictures
 from beam_jobs.cli.summary import LISTED_PICTURES, listing, say, summary
-from beam_jobs.detectors import catalogue
-from beam_jobs.detectors.base import DetectorInfo
+from beam_jobs.detectors import catalogue, frozen_form
+from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
+from beam_jobs.detectors.cache import report_to_stderr
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.formats.coco_ids import CocoImage, ImageIds, load_image_ids
 from beam_jobs.formats.evaluated import EVALUATION_FILES, GroundTruth
@@ -97,6 +99,8 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             matches = _match(options)
             planner.add(_not_below(root, matches))
             planner.arrange(options.limit)
+        with stages.time("model_form"):
+            job = replace(job, spec=_with_form(job.spec, planner))
         processes = _processes(options, planner)
         # On another runner the detector is opened here only to see whether it can be.
         local = engine.is_local(beam_args)
@@ -173,6 +177,11 @@ def _job(options: argparse.Namespace, root: str) -> DetectJob:
         image_ids=storage.join(root, layout.IMAGE_IDS) if options.image_ids or options.ground_truth else None,
     )
     return DetectJob(spec, settings, options.part_size, options.limit)
+
+
+def _with_form(spec: DetectorSpec, planner: Planner) -> DetectorSpec:
+    """The detector in the form in which the whole job opens it."""
+    return frozen_form.choose(spec, lambda: sample_pictures(each.key for each in planner), report_to_stderr)
 
 
 def _evaluation(options: argparse.Namespace, root: str, job: DetectJob) -> Request:

@@ -50,6 +50,9 @@ class DetectorSpec:
         fingerprint: sha256 (hex) that identifies the weights and code, whatever the folder is called.
         categories: category_id to name, as the label map has it.
         threads: threads inside one call. Results depend on it in the last bits, so it is part of the job.
+        form: `frozen` for the form of a SavedModel or a graph that opens quickly, `original` for itself. Part of the
+            job for the same reason: who starts it decides, by `frozen_form.choose`, and all others obey.
+        form_note: why there is no frozen form, where one was wanted.
     """
 
     kind: Literal["saved_model", "frozen_graph", "factory"]
@@ -58,6 +61,8 @@ class DetectorSpec:
     fingerprint: str
     categories: Mapping[int, str]
     threads: int = 1
+    form: Literal["original", "frozen"] = "original"
+    form_note: str = ""
 
     @property
     def label(self) -> str:
