@@ -109,6 +109,9 @@ class DetectorSpec:
         origin: of a model in the cache: `location` is then of this host, and another host fetches it for itself.
         resizer: what the model does with a picture first, where that is known.
         gpu_memory_limit_mb: the most that a process takes of its GPU; None to take what it needs, as it goes.
+        form: `frozen` for the form of a SavedModel or a graph that opens quickly, `original` for itself. Part of the
+            job for the same reason: who starts it decides, by `frozen_form.choose`, and all others obey.
+        form_note: why there is no frozen form, where one was wanted.
     """
 
     kind: Literal["saved_model", "frozen_graph", "tflite", "factory"]
@@ -120,6 +123,8 @@ class DetectorSpec:
     origin: Origin | None = None
     resizer: Resizer | None = None
     gpu_memory_limit_mb: int | None = None
+    form: Literal["original", "frozen"] = "original"
+    form_note: str = ""
 
     @property
     def label(self) -> str:
