@@ -205,6 +205,8 @@ def _add_compare(compare: argparse.ArgumentParser) -> None:
     compare.add_argument(
         "--confidence", type=values.share, default=0.95, metavar="C", help="of the intervals (%(default)s)"
     )
+    compare.add_argument("--workers", type=values.workers, metavar="N", help="processes (the number of cores)")
+    compare.add_argument("--config", metavar="TOML", help="a file of these flags; the command line wins")
     _switch(compare, "verbose", "show tracebacks")
 
 

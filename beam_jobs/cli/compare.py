@@ -17,7 +17,8 @@ from beam_jobs.cli import compare_outputs, compare_text, interrupt
 from beam_jobs.cli.categories import chosen_ids
 from beam_jobs.cli.compare_result import Compared, Side
 from beam_jobs.cli.output_folder import check_output
-from beam_jobs.cli.progress import status
+from beam_jobs.cli.progress import counting, status
+from beam_jobs.cli.sides import join_results, read_truth
 from beam_jobs.cli.summary import say
 from beam_jobs.errors import UsageError
 from beam_jobs.evaluation import bootstrap
@@ -25,13 +26,13 @@ from beam_jobs.evaluation.settings import EvaluationSettings
 from beam_jobs.evaluation.threshold_matches import ThresholdMatches, match_thresholds
 from beam_jobs.evaluation.weighted import WeightedEvaluation
 from beam_jobs.formats.evaluated import GroundTruth
-from beam_jobs.formats.ground_truth import load_ground_truth
-from beam_jobs.formats.image_join import ImageJoin
 from beam_jobs.formats.label_map import load_label_map
-from beam_jobs.formats.results import result_sources
+from beam_jobs.processes.resampling import over_processes
 
 #: An image is judged by its detections of this IoU and score: COCO's mildest, and what is commonly shown to people.
 IMAGE_IOU, IMAGE_SCORE = 0.5, 0.3
+#: Samples times detections that one process does before others would have started.
+FEW = 50_000_000
 
 
 def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
@@ -49,20 +50,21 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     if beam_args:
         storage.set_options(beam_args)
     check_output(root, options.output, "a comparison", compare_outputs.FILES, overwrite=options.overwrite)
-    with status("reading the ground truth …"):
-        label_map = load_label_map(options.label_map) if options.label_map else None
-        masks = options.iou_type == "segm"
-        truth = load_ground_truth(options.ground_truth, categories=label_map, masks=masks)
-    if not truth.images.num_rows:
-        raise UsageError(f"--ground_truth {options.ground_truth} has no images: there is nothing to compare with.")
+    label_map = load_label_map(options.label_map) if options.label_map else None
+    truth = read_truth(options.ground_truth, options.iou_type, label_map)
     settings = _settings(options, truth)
     with status("matching A …"):
         a = _prepare("A", options.detections_a, options.ground_truth, truth, settings)
     with status("matching B …"):
         b = _prepare("B", options.detections_b, options.ground_truth, truth, settings)
-    with status(f"taking {options.samples:,} samples …"):
+    pair = bootstrap.Pair(a.evaluation, b.evaluation)
+    with counting("samples", options.samples) as done:
         comparison = bootstrap.compare(
-            a.evaluation, b.evaluation, samples=options.samples, seed=options.seed, confidence=options.confidence
+            pair,
+            samples=options.samples,
+            seed=options.seed,
+            confidence=options.confidence,
+            over=over_processes(_processes(options, pair), done),
         )
     compared = Compared(
         settings,
@@ -99,18 +101,17 @@ def _settings(options: argparse.Namespace, truth: GroundTruth) -> EvaluationSett
     return EvaluationSettings.of(options.iou_type, tuple(sorted(ids)))
 
 
+def _processes(options: argparse.Namespace, pair: bootstrap.Pair) -> int:
+    if options.workers:
+        return int(options.workers)
+    few = options.samples * (pair.a.detections + pair.b.detections) <= FEW
+    return 1 if few else len(os.sched_getaffinity(0))
+
+
 def _prepare(name: str, source: str, truth_source: str, truth: GroundTruth, settings: EvaluationSettings) -> _Prepared:
-    sources = result_sources(source)
-    chunks = [one.read() for one in sources]
-    images = pa.concat_tables([chunk.images for chunk in chunks])
-    joined = ImageJoin.of(truth).join(images)
-    if images.num_rows and not len(joined.missing) < truth.images.num_rows:
-        raise UsageError(
-            f"{name} ({source}): none of its images is in {truth_source}, neither by id nor by name (for example"
-            f" {', '.join(joined.unmatched_examples)}). Is it the ground truth of these pictures?"
-        )
-    every = pa.concat_tables([chunk.results for chunk in chunks])
-    results = _of_truth(every, joined.image_ids, joined.truth_ids)
+    found = join_results(source, f"{name} ({source})", truth, truth_source)
+    joined = found.joined
+    results = _of_truth(found.read(), joined.image_ids, joined.truth_ids)
     wanted = pc.is_in(results["category_id"], value_set=pa.array(settings.category_ids, pa.int32()))
     evaluated = results.filter(wanted)
     if results.num_rows and not evaluated.num_rows:

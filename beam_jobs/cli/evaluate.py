@@ -15,6 +15,7 @@ from beam_jobs.cli import engine, interrupt
 from beam_jobs.cli.categories import chosen_ids
 from beam_jobs.cli.output_folder import check_output
 from beam_jobs.cli.progress import status
+from beam_jobs.cli.sides import join_results, read_truth
 from beam_jobs.cli.summary import printable, say
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.evaluation import metrics, outputs
@@ -25,10 +26,9 @@ from beam_jobs.evaluation.settings import COCO_IOU_THRESHOLDS, AreaRange, Evalua
 from beam_jobs.evaluation.shards import Router, gather, store_results, write_shards
 from beam_jobs.evaluation.work import Sums, matches_path
 from beam_jobs.formats.evaluated import EVALUATION_FILES, SHARDS_FOLDER, GroundTruth
-from beam_jobs.formats.ground_truth import load_ground_truth
-from beam_jobs.formats.image_join import How, ImageJoin, Joined
+from beam_jobs.formats.image_join import How, Joined
 from beam_jobs.formats.label_map import load_label_map
-from beam_jobs.formats.results import CocoResults, ResultSource, result_sources
+from beam_jobs.formats.results import ResultSource
 from beam_jobs.runs.manifest import versions
 
 #: Names that are listed of images that one side lacks.
@@ -107,35 +107,24 @@ class Evaluated:
 
 def load_truth(request: Request) -> GroundTruth:
     """The ground truth of an evaluation."""
-    with status("reading the ground truth …"):
-        masks = request.iou_type == "segm"
-        return load_ground_truth(request.ground_truth, categories=request.label_map, masks=masks)
+    return read_truth(request.ground_truth, request.iou_type, request.label_map)
 
 
 def evaluate(request: Request, beam_args: Sequence[str], truth: GroundTruth | None = None) -> Evaluated:
     """Evaluates into a folder that is empty or new; `truth` is that of the request, if it has been read."""
     truth = truth or load_truth(request)
     with status("looking at the detections …"):
-        sources = result_sources(request.detections)
-        # JSON is slow to parse: a file of it is parsed once, here, where what is wrong with it is said best.
-        parsed = sources[0].read() if isinstance(sources[0], CocoResults) else None
-        images = parsed.images if parsed else pa.concat_tables([source.read_images() for source in sources])
-        joined = ImageJoin.of(truth).join(images)
+        called = f"--detections {request.detections}"
+        results = join_results(request.detections, called, truth, request.ground_truth)
+    sources, parsed, joined = results.sources, results.parsed, results.joined
     settings = settings_of(request, truth.categories)
-    if not truth.images.num_rows:
-        raise UsageError(f"--ground_truth {request.ground_truth} has no images: there is nothing to compare with.")
-    if images.num_rows and not len(joined.missing) < truth.images.num_rows:
-        raise UsageError(
-            f"--detections {request.detections}: none of its images is in {request.ground_truth}, neither by id nor by"
-            f" name (for example {', '.join(joined.unmatched_examples)}). Is it the ground truth of these pictures?"
-        )
     interrupt.left_behind.append(f"{request.output} holds an unfinished evaluation: --overwrite starts it afresh.")
     try:
         with status("evaluating …"):
             shards = write_shards(request.output, truth, joined.image_ids, joined.truth_ids)
             if parsed:
                 sources = [*store_results(request.output, parsed.results)]
-                del parsed
+                del parsed, results
         sums = _sums(request, sources, shards, settings, truth.categories, beam_args)
         if request.engine == "pycocotools":
             accumulated = _oracle(request.output, settings, truth, sources)

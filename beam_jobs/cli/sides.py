@@ -1,0 +1,72 @@
+"""What `evaluate` and `compare` begin with: ground truth, results, and which image of these is which of the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from beam_jobs.cli.progress import status
+from beam_jobs.errors import UsageError
+from beam_jobs.evaluation.settings import IouType
+from beam_jobs.formats.evaluated import GroundTruth
+from beam_jobs.formats.ground_truth import load_ground_truth
+from beam_jobs.formats.image_join import ImageJoin, Joined
+from beam_jobs.formats.results import CocoResults, ResultChunk, ResultSource, result_sources
+
+
+def read_truth(source: str, iou_type: IouType, label_map: Mapping[int, str] | None) -> GroundTruth:
+    """The ground truth of an evaluation; masks only where they are compared.
+
+    Args:
+        label_map: names by category id, for TFRecords that hold class names only; None if there are none.
+
+    Raises:
+        UsageError: it cannot be read, or has no images.
+    """
+    with status("reading the ground truth …"):
+        truth = load_ground_truth(source, categories=label_map, masks=iou_type == "segm")
+    if not truth.images.num_rows:
+        raise UsageError(f"--ground_truth {source} has no images: there is nothing to compare with.")
+    return truth
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Results whose images have been looked up in a ground truth.
+
+    Args:
+        parsed: the whole of them, where looking at their images took reading them; else None.
+    """
+
+    sources: list[ResultSource]
+    parsed: ResultChunk | None
+    joined: Joined
+
+    def read(self) -> pa.Table:
+        """All results, as rows of `RESULTS` with the image ids of their source."""
+        chunks = [self.parsed] if self.parsed else [source.read() for source in self.sources]
+        return pa.concat_tables([chunk.results for chunk in chunks])
+
+
+def join_results(source: str, called: str, truth: GroundTruth, truth_source: str) -> Results:
+    """Looks at the images of results.
+
+    Args:
+        called: what a message calls the source, as `--detections DIR`.
+
+    Raises:
+        UsageError: they cannot be read, or have images and none is the truth's.
+    """
+    sources = result_sources(source)
+    # JSON is slow to parse: a file of it is parsed once, here, where what is wrong with it is said best.
+    parsed = sources[0].read() if isinstance(sources[0], CocoResults) else None
+    images = parsed.images if parsed else pa.concat_tables([one.read_images() for one in sources])
+    joined = ImageJoin.of(truth).join(images)
+    if images.num_rows and not len(joined.missing) < truth.images.num_rows:
+        raise UsageError(
+            f"{called}: none of its images is in {truth_source}, neither by id nor by name (for example"
+            f" {', '.join(joined.unmatched_examples)}). Is it the ground truth of these pictures?"
+        )
+    return Results(sources, parsed, joined)
