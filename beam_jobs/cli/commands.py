@@ -158,6 +158,9 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument(
         "--ground_truth", metavar="SOURCE", help="a COCO dataset, or TFRecords with image/object/* (required)"
     )
+    evaluate.add_argument(
+        "--images", metavar="DIR", help="the truth's pictures, some of which the page shows; of a run it knows its own"
+    )
     evaluate.add_argument("--output", metavar="DIR", help="folder of the evaluation; new, or empty (required)")
     _switch(evaluate, "overwrite", "replace the evaluation that is in DIR")
     evaluate.add_argument(
@@ -190,6 +193,9 @@ def _add_compare(compare: argparse.ArgumentParser) -> None:
         compare.add_argument(f"detections_{name}", metavar=name.upper(), help=text)
     compare.add_argument(
         "--ground_truth", metavar="SOURCE", help="a COCO dataset, or TFRecords with image/object/* (required)"
+    )
+    compare.add_argument(
+        "--images", metavar="DIR", help="the truth's pictures, some of which the page shows; of a run it knows its own"
     )
     compare.add_argument("--output", metavar="DIR", help="folder of the comparison; new, or empty (required)")
     _switch(compare, "overwrite", "replace the comparison that is in DIR")

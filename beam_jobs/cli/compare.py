@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from beam_jobs import storage
 from beam_jobs.cli import compare_outputs, compare_text, interrupt
 from beam_jobs.cli.categories import chosen_ids
-from beam_jobs.cli.compare_result import Compared, Side
+from beam_jobs.cli.compare_result import Compared, Side, changed, note
 from beam_jobs.cli.output_folder import check_output
 from beam_jobs.cli.progress import counting, status
 from beam_jobs.cli.sides import join_results, read_truth
@@ -28,6 +27,8 @@ from beam_jobs.evaluation.weighted import WeightedEvaluation
 from beam_jobs.formats.evaluated import GroundTruth
 from beam_jobs.formats.label_map import load_label_map
 from beam_jobs.processes.resampling import over_processes
+from beam_jobs.report.compare_gallery import PICKS, ChangedImage, ComparedSide, compare_gallery
+from beam_jobs.report.content import GalleryItem, GalleryKind
 
 #: An image is judged by its detections of this IoU and score: COCO's mildest, and what is commonly shown to people.
 IMAGE_IOU, IMAGE_SCORE = 0.5, 0.3
@@ -80,7 +81,8 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
         image_score=IMAGE_SCORE,
     )
     interrupt.left_behind.append(f"{options.output} holds an unfinished comparison: --overwrite starts it afresh.")
-    compare_outputs.write(root, compared)
+    with status("writing the report …"):
+        compare_outputs.write(root, compared, _gallery(compared, a, b, options.images or ""))
     interrupt.left_behind.clear()
     say(compare_text.text(compared))
     say(f"\nnumbers, images and a report are in {options.output}")
@@ -91,6 +93,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
 class _Prepared:
     side: Side
     evaluation: WeightedEvaluation
+    shown: ComparedSide
 
 
 def _settings(options: argparse.Namespace, truth: GroundTruth) -> EvaluationSettings:
@@ -111,7 +114,7 @@ def _processes(options: argparse.Namespace, pair: bootstrap.Pair) -> int:
 def _prepare(name: str, source: str, truth_source: str, truth: GroundTruth, settings: EvaluationSettings) -> _Prepared:
     found = join_results(source, f"{name} ({source})", truth, truth_source)
     joined = found.joined
-    results = _of_truth(found.read(), joined.image_ids, joined.truth_ids)
+    results = joined.of_truth(found.read())
     wanted = pc.is_in(results["category_id"], value_set=pa.array(settings.category_ids, pa.int32()))
     evaluated = results.filter(wanted)
     if results.num_rows and not evaluated.num_rows:
@@ -134,14 +137,22 @@ def _prepare(name: str, source: str, truth_source: str, truth: GroundTruth, sett
         unknown_examples=joined.unmatched_examples,
         repeated_images=joined.repeated,
     )
-    return _Prepared(side, WeightedEvaluation(settings, matches, count))
+    return _Prepared(side, WeightedEvaluation(settings, matches, count), ComparedSide(source, evaluated, joined))
 
 
-def _of_truth(results: pa.Table, image_ids: NDArray[np.int64], truth_ids: NDArray[np.int64]) -> pa.Table:
-    """The results of images that the truth has, with its image ids."""
-    order = np.argsort(image_ids, kind="stable")
-    at = np.searchsorted(image_ids[order], results["image_id"].to_numpy())
-    ids = truth_ids[order][at]
-    field = results.schema.get_field_index("image_id")
-    renamed = results.set_column(field, results.schema.field(field), pa.array(ids))
-    return renamed.filter(pa.array(ids >= 0))
+def _gallery(compared: Compared, a: _Prepared, b: _Prepared, images: str) -> tuple[GalleryItem, ...] | None:
+    """The images that changed most, some that gained and some that lost; None where nothing says where they are."""
+    kinds: dict[GalleryKind, list[ChangedImage]] = {"better": [], "worse": []}
+    for row in changed(compared):
+        kind: GalleryKind = "better" if row["difference"] > 0 else "worse"
+        caption = f"F1 {row['f1_a']:.2f} → {row['f1_b']:.2f}: {note(row)}"
+        kinds[kind].append(ChangedImage(row["image_id"], kind, caption))
+    return compare_gallery(
+        [one for some in kinds.values() for one in some[:PICKS]],
+        compared.truth,
+        (a.shown, b.shown),
+        compared.settings,
+        iou_threshold=IMAGE_IOU,
+        min_score=IMAGE_SCORE,
+        images=images,
+    )

@@ -46,6 +46,7 @@ class Request:
         area_ranges: label, low and high, in square pixels.
         label_map: names by category id, for TFRecords that hold class names only; None if there are none.
         engine: `streaming` or `pycocotools`.
+        images: the folder of the truth's pictures, for the report; empty for none.
     """
 
     detections: str
@@ -58,6 +59,7 @@ class Request:
     max_detections: tuple[int, ...] | None = None
     label_map: Mapping[int, str] | None = None
     engine: str = "streaming"
+    images: str = ""
 
 
 def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
@@ -90,6 +92,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
         options.max_detections,
         label_map,
         options.engine,
+        options.images or "",
     )
     evaluated = evaluate(request, beam_args)
     say(evaluated.text)
@@ -134,7 +137,7 @@ def evaluate(request: Request, beam_args: Sequence[str], truth: GroundTruth | No
     except UsageError:
         outputs.remove_shards(request.output)
         raise
-    return _write(request, settings, truth, joined, shards, sums, accumulated, diagnostics)
+    return _write(request, settings, truth, joined, sources, shards, sums, accumulated, diagnostics)
 
 
 def settings_of(options: argparse.Namespace | Request, categories: Mapping[int, str]) -> EvaluationSettings:
@@ -205,6 +208,7 @@ def _write(
     settings: EvaluationSettings,
     truth: GroundTruth,
     joined: Joined,
+    sources: Sequence[ResultSource],
     shards: int,
     sums: Sums,
     accumulated: Accumulated,
@@ -240,9 +244,10 @@ def _write(
     )
     with status("writing the report …"):
         # Imported here: a page needs Pillow, and nothing before it does.
-        from beam_jobs.report.from_evaluation import write_report
+        from beam_jobs.report.from_evaluation import Sides, write_report
 
-        write_report(root, written, accumulated, by_category, diagnostics, joined)
+        sides = Sides(truth, sources, joined, request.images)
+        write_report(root, written, accumulated, by_category, diagnostics, sides)
     outputs.remove_shards(root)
     written.write(root)
     warnings = [f"warning: {warning}" for warning in written.warnings]
