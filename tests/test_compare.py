@@ -178,6 +178,7 @@ def test_better_is_better_beyond_chance_and_worse_the_other_way_round():
 
 def test_progress_is_shown_on_a_terminal_only(monkeypatch, capsys):
     for terminal in (True, False):
+        monkeypatch.setenv("TERM", "xterm")
         monkeypatch.setattr("sys.stderr.isatty", lambda shown=terminal: shown)
         clock = iter([0.0, 0.0, 1.0, 1.1, 3.0])
         with counting("samples", 1000, lambda: next(clock)) as done:  # noqa: B023
@@ -333,7 +334,7 @@ def test_ctrl_c_ends_it_with_its_processes(files, tmp_path):
         assert program.wait() == 130
     assert len(workers) == 2
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").iterdir())
 
 
 def spawned(pid: int) -> list[int]:
@@ -357,6 +358,9 @@ def test_one_class_only(files, tmp_path):
         (["--categories", "cat"], "no class cat"),
         (["stray.json"], "stray.json: what is this for? `compare` takes two sources"),
         (["--sample", "3"], "There is no flag --sample. Did you mean --samples?"),
+        (["--iou_type", "keypoints"], "truth.json has no keypoints, which --iou_type keypoints compares"),
+        (["--images", "nowhere"], "--images nowhere is not a folder"),
+        (["--output", "/proc/out"], "--output /proc/out cannot be made"),
     ],
 )
 def test_bad_usage(files, tmp_path, capsys, more, message):

@@ -267,10 +267,15 @@ def test_nothing_was_detected(folder, tmp_path):
         (["--detections=OTHER", "--ground_truth=TRUTH"], "none of its images is in"),
         (["--detections=CLASSES", "--ground_truth=TRUTH"], "no class in common"),
         (["--detections=RUN", "--ground_truth=TRUTH", "--output=RUN"], "what it holds is not an evaluation"),
-        (["--detections=RUN", "--ground_truth=TRUTH", "--iou_type=keypoints"], "keypoints"),
+        (["--detections=RUN", "--ground_truth=TRUTH", "--iou_type=keypoints"], "truth.json has no keypoints, which"),
+        (["--detections=RUN", "--ground_truth=TRUTH", "--iou_type=segm"], "truth.json has no masks, which"),
         (["--detections=RUN", "--ground_truth=TRUTH", "--categories=rde"], "did you mean red?"),
         (["--detections=RUN", "--ground_truth=TRUTH", "--area_ranges=a:1:2,a:3:4"], "distinct"),
         (["--detections=RUN", "--ground_truth=TRUTH", "--iou_treshold=1"], "Did you mean --iou_thresholds?"),
+        (["--detection=RUN", "--ground_truth=TRUTH"], "Did you mean --detections?"),
+        (["RUN", "--ground_truth=TRUTH"], "Detections are given as --detections SOURCE"),
+        (["--detections=RUN", "--ground_truth=TRUTH", "--images=nowhere"], "--images nowhere is not a folder"),
+        (["--detections=RUN", "--ground_truth=TRUTH", "--output=/proc/out"], "--output /proc/out cannot be made"),
     ],
 )
 def test_bad_usage_is_one_clear_line(folder, tmp_path, capsys, words, message):

@@ -15,9 +15,9 @@ from beam_jobs import storage
 from beam_jobs.cli import compare_outputs, compare_text, interrupt
 from beam_jobs.cli.categories import chosen_ids
 from beam_jobs.cli.compare_result import Compared, Side, changed, note
-from beam_jobs.cli.output_folder import check_output
+from beam_jobs.cli.output_folder import check_output, make_output
 from beam_jobs.cli.progress import counting, status
-from beam_jobs.cli.sides import join_results, read_truth
+from beam_jobs.cli.sides import check_images, join_results, read_truth
 from beam_jobs.cli.summary import say
 from beam_jobs.errors import UsageError
 from beam_jobs.evaluation import bootstrap
@@ -51,6 +51,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     if beam_args:
         storage.set_options(beam_args)
     check_output(root, options.output, "a comparison", compare_outputs.FILES, overwrite=options.overwrite)
+    check_images(options.images)
     label_map = load_label_map(options.label_map) if options.label_map else None
     truth = read_truth(options.ground_truth, options.iou_type, label_map)
     settings = _settings(options, truth)
@@ -58,6 +59,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
         a = _prepare("A", options.detections_a, options.ground_truth, truth, settings)
     with status("matching B …"):
         b = _prepare("B", options.detections_b, options.ground_truth, truth, settings)
+    make_output(root, options.output)
     pair = bootstrap.Pair(a.evaluation, b.evaluation)
     with counting("samples", options.samples) as done:
         comparison = bootstrap.compare(
@@ -112,7 +114,7 @@ def _processes(options: argparse.Namespace, pair: bootstrap.Pair) -> int:
 
 
 def _prepare(name: str, source: str, truth_source: str, truth: GroundTruth, settings: EvaluationSettings) -> _Prepared:
-    found = join_results(source, f"{name} ({source})", truth, truth_source)
+    found = join_results(source, f"{name} ({source})", truth, truth_source, settings.iou_type)
     joined = found.joined
     results = joined.of_truth(found.read())
     wanted = pc.is_in(results["category_id"], value_set=pa.array(settings.category_ids, pa.int32()))

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from beam_jobs import storage
 from beam_jobs.cli import engine, interrupt
 from beam_jobs.cli.categories import chosen_ids
-from beam_jobs.cli.output_folder import check_output
+from beam_jobs.cli.output_folder import check_output, make_output
 from beam_jobs.cli.progress import status
-from beam_jobs.cli.sides import join_results, read_truth
+from beam_jobs.cli.sides import check_images, join_results, read_truth
 from beam_jobs.cli.summary import printable, say
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.evaluation import metrics, outputs
@@ -80,6 +80,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
         overwrite=options.overwrite,
         scratch=SHARDS_FOLDER,
     )
+    check_images(options.images)
     label_map = load_label_map(options.label_map) if options.label_map else None
     request = Request(
         options.detections,
@@ -118,9 +119,10 @@ def evaluate(request: Request, beam_args: Sequence[str], truth: GroundTruth | No
     truth = truth or load_truth(request)
     with status("looking at the detections …"):
         called = f"--detections {request.detections}"
-        results = join_results(request.detections, called, truth, request.ground_truth)
+        results = join_results(request.detections, called, truth, request.ground_truth, request.iou_type)
     sources, parsed, joined = results.sources, results.parsed, results.joined
     settings = settings_of(request, truth.categories)
+    make_output(request.output, request.output)
     interrupt.left_behind.append(f"{request.output} holds an unfinished evaluation: --overwrite starts it afresh.")
     try:
         with status("evaluating …"):

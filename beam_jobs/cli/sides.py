@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from beam_jobs import storage
 from beam_jobs.cli.progress import status
 from beam_jobs.errors import UsageError
 from beam_jobs.evaluation.settings import IouType
@@ -29,7 +30,18 @@ def read_truth(source: str, iou_type: IouType, label_map: Mapping[int, str] | No
         truth = load_ground_truth(source, categories=label_map, masks=iou_type == "segm")
     if not truth.images.num_rows:
         raise UsageError(f"--ground_truth {source} has no images: there is nothing to compare with.")
+    _check_shapes(f"--ground_truth {source}", truth.objects, iou_type)
     return truth
+
+
+def check_images(folder: str | None) -> None:
+    """Refuses what is no folder: a page would only say so of each picture.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if folder and not storage.is_remote(folder) and not storage.is_dir(folder):
+        raise UsageError(f"--images {folder} is not a folder: name the one with the pictures of the ground truth.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +62,14 @@ class Results:
         return pa.concat_tables([chunk.results for chunk in chunks])
 
 
-def join_results(source: str, called: str, truth: GroundTruth, truth_source: str) -> Results:
+def join_results(source: str, called: str, truth: GroundTruth, truth_source: str, iou_type: IouType) -> Results:
     """Looks at the images of results.
 
     Args:
         called: what a message calls the source, as `--detections DIR`.
 
     Raises:
-        UsageError: they cannot be read, or have images and none is the truth's.
+        UsageError: they cannot be read, have images and none is the truth's, or do not have what is compared.
     """
     sources = result_sources(source)
     # JSON is slow to parse: a file of it is parsed once, here, where what is wrong with it is said best.
@@ -69,4 +81,16 @@ def join_results(source: str, called: str, truth: GroundTruth, truth_source: str
             f"{called}: none of its images is in {truth_source}, neither by id nor by name (for example"
             f" {', '.join(joined.unmatched_examples)}). Is it the ground truth of these pictures?"
         )
+    # Masks that are left out are the boxes.
+    if parsed and iou_type == "keypoints":
+        _check_shapes(called, parsed.results, iou_type)
     return Results(sources, parsed, joined)
+
+
+def _check_shapes(called: str, rows: pa.Table, iou_type: IouType) -> None:
+    """Refuses rows of which none has what is compared."""
+    if iou_type == "bbox" or not rows.num_rows:
+        return
+    column, what = ("segmentation", "masks") if iou_type == "segm" else ("keypoints", "keypoints")
+    if rows[column].null_count == rows.num_rows:
+        raise UsageError(f"{called} has no {what}, which --iou_type {iou_type} compares; bbox compares boxes.")
