@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +296,20 @@ def test_bad_usage_is_one_clear_line(folder, tmp_path, capsys, words, message):
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_ctrl_c_ends_it_and_says_what_is_left(folder, tmp_path):
+    words = [f"--detections={folder}/run", f"--ground_truth={folder}/truth.json", f"--output={tmp_path}/out"]
+    command = [sys.executable, "-P", "-m", "beam_jobs", "evaluate", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as program:
+        while program.poll() is None and not (tmp_path / "out/_shards").exists():
+            time.sleep(0.01)
+        program.send_signal(signal.SIGINT)
+        error = program.communicate(timeout=60)[1]
+    assert program.returncode == 130
+    left = f"{tmp_path}/out holds an unfinished evaluation: --overwrite starts it afresh."
+    assert error == f"beam-detect: stopped by SIGINT. {left}\n"
+    evaluate(tmp_path / "out", *words[:2], "--overwrite")
 
 
 def test_overwrite(folder, tmp_path, capsys):
