@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -12,7 +13,13 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     from beam_jobs.cli.main import main as run
 
-    return run()
+    status = run()
+    if status > 128:
+        # A pipeline that was interrupted leaves threads of Beam's, for which Python would wait.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from beam_jobs.report.compare_content import CompareContent, Difference, ImageDifference
@@ -129,4 +131,8 @@ def compare() -> CompareContent:
         image_metric="F1 at score ≥ 0.3",
         confidence=0.95,
         method="Bootstrap over images.",
+        gallery=(
+            replace(items()[0], kind="better", beside=items()[0].picture),
+            replace(items()[1], kind="worse"),
+        ),
     )

@@ -1,4 +1,9 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,13 +14,15 @@ import pytest
 
 from beam_jobs.cli import flags
 from beam_jobs.cli.main import BAD_USAGE, main
-from beam_jobs.errors import UsageError
+from beam_jobs.cli.progress import counting
+from beam_jobs.errors import JobError, UsageError
 from beam_jobs.evaluation import metrics, oracle
-from beam_jobs.evaluation.bootstrap import compare, count_images, percentile_interval, resamples
+from beam_jobs.evaluation.bootstrap import Pair, compare, count_images, percentile_interval, resamples
 from beam_jobs.evaluation.matching import FOUND, MISSED, TRUE_POSITIVE, match_batch
 from beam_jobs.evaluation.settings import EvaluationSettings
 from beam_jobs.evaluation.threshold_matches import match_thresholds
 from beam_jobs.evaluation.weighted import Numbers, WeightedEvaluation
+from beam_jobs.processes.resampling import over_processes
 from tests.evaluation_problems import Problem, dataset_of, random_problem, result, truth
 
 Row = dict[str, Any]
@@ -147,7 +154,7 @@ def problems() -> tuple[Problem, Problem]:
 
 def test_itself_does_not_differ():
     side = evaluation(problems()[0])
-    comparison = compare(side, side, samples=30, seed=0, confidence=0.95)
+    comparison = compare(Pair(side, side), samples=30, seed=0, confidence=0.95)
     for interval in (comparison.metrics, comparison.categories):
         known = ~np.isnan(interval.a)
         for values in (interval.difference, interval.low, interval.high):
@@ -157,25 +164,75 @@ def test_itself_does_not_differ():
 
 def test_better_is_better_beyond_chance_and_worse_the_other_way_round():
     poor, good = map(evaluation, problems())
-    up = compare(poor, good, samples=100, seed=0, confidence=0.95)
-    down = compare(good, poor, samples=100, seed=0, confidence=0.95)
+    up = compare(Pair(poor, good), samples=100, seed=0, confidence=0.95)
+    down = compare(Pair(good, poor), samples=100, seed=0, confidence=0.95)
     assert up.metrics.low[0] > 0.1
     assert (up.categories.low > 0).all()
     assert up.metrics.low[0] < up.metrics.difference[0] < up.metrics.high[0]
     np.testing.assert_allclose(down.metrics.high, -up.metrics.low, atol=1e-12)
-    again = compare(poor, good, samples=100, seed=0, confidence=0.95)
+    again = compare(Pair(poor, good), samples=100, seed=0, confidence=0.95)
     np.testing.assert_array_equal(again.metrics.low, up.metrics.low)
-    wider = compare(poor, good, samples=100, seed=0, confidence=0.99)
+    wider = compare(Pair(poor, good), samples=100, seed=0, confidence=0.99)
     assert wider.metrics.low[0] <= up.metrics.low[0]
+
+
+def test_progress_is_shown_on_a_terminal_only(monkeypatch, capsys):
+    for terminal in (True, False):
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setattr("sys.stderr.isatty", lambda shown=terminal: shown)
+        clock = iter([0.0, 0.0, 1.0, 1.1, 3.0])
+        with counting("samples", 1000, lambda: next(clock)) as done:  # noqa: B023
+            for _ in range(3):
+                done(100)
+        shown = capsys.readouterr().err.split("\r\033[K")
+        assert shown[1:] == (
+            ["0 of 1,000 samples", "100 of 1,000 samples, 9 s left", "300 of 1,000 samples, 7 s left", ""]
+            if terminal
+            else []
+        )
+
+
+def test_the_number_of_processes_changes_nothing():
+    pair = Pair(*map(evaluation, problems()))
+    told: list[int] = []
+    one, two = (
+        compare(pair, samples=25, seed=3, confidence=0.9, over=over_processes(processes, told.append))
+        for processes in (1, 2)
+    )
+    assert told == [10, 10, 5] * 2
+    for mine, theirs in ((one.metrics, two.metrics), (one.categories, two.categories)):
+        np.testing.assert_array_equal(mine.low, theirs.low)
+        np.testing.assert_array_equal(mine.high, theirs.high)
+    known = ~np.isnan(one.metrics.low)
+    assert (one.metrics.low[known] < one.metrics.high[known]).any()
+
+
+class Deadly(WeightedEvaluation):
+    """Kills the process that takes its numbers, but for the one that made it."""
+
+    def __init__(self, side: WeightedEvaluation) -> None:
+        self.__dict__ |= vars(side)
+        self.home = os.getpid()
+
+    def numbers(self, weights):
+        if os.getpid() != self.home:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().numbers(weights)
+
+
+def test_a_process_that_dies_is_said_to_have():
+    side = evaluation(problems()[0])
+    with pytest.raises(JobError, match="One of 2 processes that took samples died"):
+        compare(Pair(side, Deadly(side)), samples=5, seed=0, confidence=0.9, over=over_processes(2, lambda _: None))
 
 
 def test_what_cannot_be_compared_is_refused():
     side = evaluation(problems()[0])
     other = evaluation(random_problem(1, "bbox"))
     with pytest.raises(ValueError, match="different images or settings"):
-        compare(side, other, samples=1, seed=0, confidence=0.9)
+        Pair(side, other)
     with pytest.raises(ValueError, match="confidence"):
-        compare(side, side, samples=1, seed=0, confidence=1.0)
+        compare(Pair(side, side), samples=1, seed=0, confidence=1.0)
 
 
 @pytest.fixture
@@ -249,6 +306,43 @@ def test_command_gives_the_same_bytes_again_and_only_when_told(files, tmp_path, 
     assert sorted(path.name for path in output.iterdir()) == sorted([*names, "mine.txt"])
 
 
+def test_flags_from_a_file(files, tmp_path):
+    (tmp_path / "compare.toml").write_text(
+        f'ground_truth = "{files["truth"]}"\ncategories = ["class 2"]\nsamples = 7\nseed = 5\noverwrite = true\n'
+    )
+    words = ["compare", files["a"], files["b"], "--config", str(tmp_path / "compare.toml"), "--seed", "6"]
+    assert main([*words, "--output", str(tmp_path / "out")]) == 0
+    numbers = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert (numbers["samples"], numbers["seed"]) == (7, 6)
+    assert [row["name"] for row in numbers["categories"]] == ["class 2"]
+    assert main([*words, "--output", str(tmp_path / "out"), "--no_overwrite"]) == BAD_USAGE
+
+
+def test_ctrl_c_ends_it_with_its_processes(files, tmp_path):
+    words = command(files, tmp_path / "out", "--samples", "10000000", "--workers", "2")
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "beam_jobs", *words], stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as program:
+        for _ in range(600):
+            if len(workers := spawned(program.pid)) == 2:
+                break
+            time.sleep(0.1)
+        time.sleep(0.5)
+        os.killpg(program.pid, signal.SIGINT)  # as a terminal does: to all of them
+        assert program.stderr is not None
+        assert program.stderr.read() == "beam-detect: stopped by SIGINT.\n"
+        assert program.wait() == 130
+    assert len(workers) == 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def spawned(pid: int) -> list[int]:
+    """The processes that a process has started to take samples."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(one) for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
+
 def test_one_class_only(files, tmp_path):
     assert main(command(files, tmp_path / "out", "--categories", "class 2")) == 0
     numbers = json.loads((tmp_path / "out" / "compare.json").read_text())
@@ -264,6 +358,9 @@ def test_one_class_only(files, tmp_path):
         (["--categories", "cat"], "no class cat"),
         (["stray.json"], "stray.json: what is this for? `compare` takes two sources"),
         (["--sample", "3"], "There is no flag --sample. Did you mean --samples?"),
+        (["--iou_type", "keypoints"], "truth.json has no keypoints, which --iou_type keypoints compares"),
+        (["--images", "nowhere"], "--images nowhere is not a folder"),
+        (["--output", "/proc/out"], "--output /proc/out cannot be made"),
     ],
 )
 def test_bad_usage(files, tmp_path, capsys, more, message):

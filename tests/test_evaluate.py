@@ -5,6 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ from beam_jobs.formats.evaluated import EVALUATION_FILES
 from beam_jobs.formats.tf_example import make_example
 from beam_jobs.formats.tfrecord import write_records
 from beam_jobs.runs.manifest import Manifest
-from tests.pictures import encode, picture, write_pictures
+from tests.pictures import GREEN, RED, encode, picture, write_pictures
 
 FAKE = "--model=tests.fake_detectors:colours"
 CATEGORIES = [{"id": 1, "name": "red"}, {"id": 2, "name": "green"}, {"id": 3, "name": "blue"}]
@@ -116,34 +120,74 @@ def test_every_source_and_engine_gives_the_same(folder, tmp_path, kind):
     assert found.counts["detections"] == expected.counts["detections"]
 
 
-def test_truth_as_tfrecords_gives_the_same(folder, tmp_path):
-    truth = json.loads((folder / "truth.json").read_text())
+def as_records(folder: Path, truth: dict[str, Any], pictures: Path) -> str:
+    """The truth as two TFRecord files with what the API's own converter writes of it: class names, no class ids."""
     records = []
+    names = {one["id"]: one["name"] for one in truth["categories"]}
     for image in truth["images"]:
         found = [one for one in truth["annotations"] if one["image_id"] == image["id"]]
-        sides = np.array([one["bbox"] for one in found], np.float64)
-        records.append(
-            make_example(
-                {
-                    "image/filename": image["file_name"],
-                    "image/source_id": str(image["id"]),
-                    "image/width": 40,
-                    "image/height": 30,
-                    "image/encoded": (folder / "in" / image["file_name"]).read_bytes(),
-                    "image/object/bbox/xmin": (sides[:, 0] / 40).tolist(),
-                    "image/object/bbox/xmax": ((sides[:, 0] + sides[:, 2]) / 40).tolist(),
-                    "image/object/bbox/ymin": (sides[:, 1] / 30).tolist(),
-                    "image/object/bbox/ymax": ((sides[:, 1] + sides[:, 3]) / 30).tolist(),
-                    "image/object/class/text": [CATEGORIES[one["category_id"] - 1]["name"] for one in found],
-                }
-            )
-        )
-    write_records(str(tmp_path / "truth.tfrecord"), records)
-    words = [f"--input={folder}/in", f"--output={tmp_path}/run", FAKE, f"--ground_truth={tmp_path}/truth.tfrecord"]
-    assert main(["detect", *words]) == 0
+        sides = np.array([one["bbox"] for one in found], np.float64).reshape(-1, 4)
+        low, high = sides[:, :2], sides[:, :2] + sides[:, 2:]
+        size = (image["width"], image["height"])
+        features: dict[str, Any] = {
+            "image/filename": image["file_name"],
+            "image/source_id": str(image["id"]),
+            "image/width": image["width"],
+            "image/height": image["height"],
+            "image/encoded": (pictures / image["file_name"]).read_bytes(),
+            "image/object/class/text": [names[one["category_id"]] for one in found],
+            "image/object/is_crowd": [one["iscrowd"] for one in found],
+            "image/object/area": [float(one["area"]) for one in found],
+        }
+        for at, axis in enumerate("xy"):
+            features[f"image/object/bbox/{axis}min"] = (low[:, at] / size[at]).tolist()
+            features[f"image/object/bbox/{axis}max"] = (high[:, at] / size[at]).tolist()
+        records.append(make_example(features))
+    for shard in range(2):
+        write_records(str(folder / f"truth-{shard:05d}-of-00002.tfrecord"), records[shard::2])
+    return f"{folder}/truth-*.tfrecord"
+
+
+def test_truth_as_tfrecords_gives_the_same(folder, tmp_path):
+    truth = json.loads((folder / "truth.json").read_text())
+    source = as_records(tmp_path, truth, folder / "in")
+    names = f"--label_map={folder}/truth.json"
+    evaluate(tmp_path / "out", f"--detections={folder}/run", f"--ground_truth={source}", names)
     expected = Metrics.read(str(folder / "run/evaluation")).metrics
     # Normalised float32 in the records moves a box by parts of a thousandth.
-    assert Metrics.read(str(tmp_path / "run/evaluation")).metrics == pytest.approx(expected, abs=1e-6)
+    assert Metrics.read(str(tmp_path / "out")).metrics == pytest.approx(expected, abs=1e-6)
+
+
+def test_one_pass_and_two_with_json_and_records_give_the_same_to_the_last_bit(tmp_path):
+    # Sides that are powers of two: records then hold the boxes exactly.
+    (tmp_path / "in").mkdir()
+    names = [f"{number}.png" for number in range(6)]
+    for number, name in enumerate(names):
+        red = ((number % 7, number % 5, number % 7 + 10, number % 5 + 8), RED)
+        green = ((20, 10 + number % 3, 32, 28), GREEN)
+        (tmp_path / "in" / name).write_bytes(encode(picture(64, 32, red, green)))
+    truth = truth_of(names)
+    truth["images"] = [{**image, "width": 64, "height": 32} for image in truth["images"]]
+    truth["annotations"][3]["iscrowd"] = 1
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    truths = [f"{tmp_path}/truth.json", as_records(tmp_path, truth, tmp_path / "in")]
+    found: list[Metrics] = []
+    for number, source in enumerate(truths):
+        run = tmp_path / f"run-{number}"
+        assert main(["detect", f"--input={tmp_path}/in", f"--output={run}", FAKE, f"--ground_truth={source}"]) == 0
+        found.append(Metrics.read(str(run / "evaluation")))
+    # Without the truth at hand ids are digests of the names: images join by name.
+    run = tmp_path / "alone"
+    assert main(["detect", f"--input={tmp_path}/in", f"--output={run}", FAKE, "--min_score=0"]) == 0
+    for number, source in enumerate(truths):
+        label_map = f"--label_map={tmp_path}/truth.json"
+        evaluate(tmp_path / f"two-{number}", f"--detections={run}", f"--ground_truth={source}", label_map)
+        found.append(Metrics.read(str(tmp_path / f"two-{number}")))
+    assert 0 < found[0].metrics["AP"] < 1
+    assert found[0].counts["crowds"] == 1
+    for other in found[1:]:
+        assert other.metrics == found[0].metrics
+    assert [one.counts["joined_by_name"] for one in found] == [0, 0, 6, 6]
 
 
 def test_matches_say_what_became_of_each(folder):
@@ -227,10 +271,15 @@ def test_nothing_was_detected(folder, tmp_path):
         (["--detections=OTHER", "--ground_truth=TRUTH"], "none of its images is in"),
         (["--detections=CLASSES", "--ground_truth=TRUTH"], "no class in common"),
         (["--detections=RUN", "--ground_truth=TRUTH", "--output=RUN"], "what it holds is not an evaluation"),
-        (["--detections=RUN", "--ground_truth=TRUTH", "--iou_type=keypoints"], "keypoints"),
+        (["--detections=RUN", "--ground_truth=TRUTH", "--iou_type=keypoints"], "truth.json has no keypoints, which"),
+        (["--detections=RUN", "--ground_truth=TRUTH", "--iou_type=segm"], "truth.json has no masks, which"),
         (["--detections=RUN", "--ground_truth=TRUTH", "--categories=rde"], "did you mean red?"),
         (["--detections=RUN", "--ground_truth=TRUTH", "--area_ranges=a:1:2,a:3:4"], "distinct"),
         (["--detections=RUN", "--ground_truth=TRUTH", "--iou_treshold=1"], "Did you mean --iou_thresholds?"),
+        (["--detection=RUN", "--ground_truth=TRUTH"], "Did you mean --detections?"),
+        (["RUN", "--ground_truth=TRUTH"], "Detections are given as --detections SOURCE"),
+        (["--detections=RUN", "--ground_truth=TRUTH", "--images=nowhere"], "--images nowhere is not a folder"),
+        (["--detections=RUN", "--ground_truth=TRUTH", "--output=/proc/out"], "--output /proc/out cannot be made"),
     ],
 )
 def test_bad_usage_is_one_clear_line(folder, tmp_path, capsys, words, message):
@@ -247,6 +296,20 @@ def test_bad_usage_is_one_clear_line(folder, tmp_path, capsys, words, message):
     error = capsys.readouterr().err
     assert message in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_ctrl_c_ends_it_and_says_what_is_left(folder, tmp_path):
+    words = [f"--detections={folder}/run", f"--ground_truth={folder}/truth.json", f"--output={tmp_path}/out"]
+    command = [sys.executable, "-P", "-m", "beam_jobs", "evaluate", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as program:
+        while program.poll() is None and not (tmp_path / "out/_shards").exists():
+            time.sleep(0.01)
+        program.send_signal(signal.SIGINT)
+        error = program.communicate(timeout=60)[1]
+    assert program.returncode == 130
+    left = f"{tmp_path}/out holds an unfinished evaluation: --overwrite starts it afresh."
+    assert error == f"beam-detect: stopped by SIGINT. {left}\n"
+    evaluate(tmp_path / "out", *words[:2], "--overwrite")
 
 
 def test_overwrite(folder, tmp_path, capsys):

@@ -13,8 +13,6 @@ from pycocotools import mask
 
 from beam_jobs.cli.main import main
 from beam_jobs.evaluation.outputs import Metrics
-from beam_jobs.formats.tf_example import make_example
-from beam_jobs.formats.tfrecord import write_records
 from tests.pictures import write_pictures
 from tests.test_evaluate import FAKE, evaluate, truth_of
 from tests.test_report import Reader
@@ -146,19 +144,6 @@ def test_keypoints_are_shown_as_boxes(tmp_path):
     words = [f"--detections={tmp_path}/results.json", f"--ground_truth={tmp_path}/truth.json", "--iou_type=keypoints"]
     evaluate(tmp_path / "out", *words)
     assert "average recall, OKS 0.75, area all, at most 20 detections" in texts(tmp_path / "out/report.html")
-
-
-def test_records_are_not_read_again_and_the_page_says_so(tmp_path):
-    names = write_pictures(tmp_path / "in", 3)
-    truth = truth_of(names)
-    (tmp_path / "truth.json").write_text(json.dumps(truth))
-    records = [
-        make_example({"image/filename": name, "image/encoded": (tmp_path / "in" / name).read_bytes()}) for name in names
-    ]
-    write_records(str(tmp_path / "all.tfrecord"), records)
-    words = [f"--input={tmp_path}/all.tfrecord", f"--output={tmp_path}/run", FAKE]
-    assert main(["detect", *words, f"--ground_truth={tmp_path}/truth.json"]) == 0
-    assert "it is a record of a TFRecord file" in texts(tmp_path / "run/evaluation/report.html")
 
 
 def test_report_of_a_run(folder, tmp_path, capsys):

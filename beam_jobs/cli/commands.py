@@ -196,6 +196,9 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument(
         "--ground_truth", metavar="SOURCE", help="a COCO dataset, or TFRecords with image/object/* (required)"
     )
+    evaluate.add_argument(
+        "--images", metavar="DIR", help="the truth's pictures, some of which the page shows; of a run it knows its own"
+    )
     evaluate.add_argument("--output", metavar="DIR", help="folder of the evaluation; new, or empty (required)")
     _switch(evaluate, "overwrite", "replace the evaluation that is in DIR")
     evaluate.add_argument("--iou_type", choices=_IOU_TYPES, default="bbox", help="what is compared (%(default)s)")
@@ -227,6 +230,9 @@ def _add_compare(compare: argparse.ArgumentParser) -> None:
     compare.add_argument(
         "--ground_truth", metavar="SOURCE", help="a COCO dataset, or TFRecords with image/object/* (required)"
     )
+    compare.add_argument(
+        "--images", metavar="DIR", help="the truth's pictures, some of which the page shows; of a run it knows its own"
+    )
     compare.add_argument("--output", metavar="DIR", help="folder of the comparison; new, or empty (required)")
     _switch(compare, "overwrite", "replace the comparison that is in DIR")
     compare.add_argument("--iou_type", choices=_IOU_TYPES, default="bbox", help="what is compared (%(default)s)")
@@ -239,6 +245,8 @@ def _add_compare(compare: argparse.ArgumentParser) -> None:
     compare.add_argument(
         "--confidence", type=values.share, default=0.95, metavar="C", help="of the intervals (%(default)s)"
     )
+    compare.add_argument("--workers", type=values.workers, metavar="N", help="processes (the number of cores)")
+    compare.add_argument("--config", metavar="TOML", help="a file of these flags; the command line wins")
     _switch(compare, "verbose", "show tracebacks")
 
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from beam_jobs import storage
 from beam_jobs.cli import compare_outputs, compare_text, interrupt
 from beam_jobs.cli.categories import chosen_ids
-from beam_jobs.cli.compare_result import Compared, Side
-from beam_jobs.cli.output_folder import check_output
-from beam_jobs.cli.progress import status
+from beam_jobs.cli.compare_result import Compared, Side, changed, note
+from beam_jobs.cli.output_folder import check_output, make_output
+from beam_jobs.cli.progress import counting, status
+from beam_jobs.cli.sides import check_images, join_results, read_truth
 from beam_jobs.cli.summary import say
 from beam_jobs.errors import UsageError
 from beam_jobs.evaluation import bootstrap
@@ -25,13 +25,15 @@ from beam_jobs.evaluation.settings import EvaluationSettings
 from beam_jobs.evaluation.threshold_matches import ThresholdMatches, match_thresholds
 from beam_jobs.evaluation.weighted import WeightedEvaluation
 from beam_jobs.formats.evaluated import GroundTruth
-from beam_jobs.formats.ground_truth import load_ground_truth
-from beam_jobs.formats.image_join import ImageJoin
 from beam_jobs.formats.label_map import load_label_map
-from beam_jobs.formats.results import result_sources
+from beam_jobs.processes.resampling import over_processes
+from beam_jobs.report.compare_gallery import PICKS, ChangedImage, ComparedSide, compare_gallery
+from beam_jobs.report.content import GalleryItem, GalleryKind
 
 #: An image is judged by its detections of this IoU and score: COCO's mildest, and what is commonly shown to people.
 IMAGE_IOU, IMAGE_SCORE = 0.5, 0.3
+#: Samples times detections that one process does before others would have started.
+FEW = 50_000_000
 
 
 def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
@@ -49,20 +51,23 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     if beam_args:
         storage.set_options(beam_args)
     check_output(root, options.output, "a comparison", compare_outputs.FILES, overwrite=options.overwrite)
-    with status("reading the ground truth …"):
-        label_map = load_label_map(options.label_map) if options.label_map else None
-        masks = options.iou_type == "segm"
-        truth = load_ground_truth(options.ground_truth, categories=label_map, masks=masks)
-    if not truth.images.num_rows:
-        raise UsageError(f"--ground_truth {options.ground_truth} has no images: there is nothing to compare with.")
+    check_images(options.images)
+    label_map = load_label_map(options.label_map) if options.label_map else None
+    truth = read_truth(options.ground_truth, options.iou_type, label_map)
     settings = _settings(options, truth)
     with status("matching A …"):
         a = _prepare("A", options.detections_a, options.ground_truth, truth, settings)
     with status("matching B …"):
         b = _prepare("B", options.detections_b, options.ground_truth, truth, settings)
-    with status(f"taking {options.samples:,} samples …"):
+    make_output(root, options.output)
+    pair = bootstrap.Pair(a.evaluation, b.evaluation)
+    with counting("samples", options.samples) as done:
         comparison = bootstrap.compare(
-            a.evaluation, b.evaluation, samples=options.samples, seed=options.seed, confidence=options.confidence
+            pair,
+            samples=options.samples,
+            seed=options.seed,
+            confidence=options.confidence,
+            over=over_processes(_processes(options, pair), done),
         )
     compared = Compared(
         settings,
@@ -78,7 +83,8 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
         image_score=IMAGE_SCORE,
     )
     interrupt.left_behind.append(f"{options.output} holds an unfinished comparison: --overwrite starts it afresh.")
-    compare_outputs.write(root, compared)
+    with status("writing the report …"):
+        compare_outputs.write(root, compared, _gallery(compared, a, b, options.images or ""))
     interrupt.left_behind.clear()
     say(compare_text.text(compared))
     say(f"\nnumbers, images and a report are in {options.output}")
@@ -89,6 +95,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
 class _Prepared:
     side: Side
     evaluation: WeightedEvaluation
+    shown: ComparedSide
 
 
 def _settings(options: argparse.Namespace, truth: GroundTruth) -> EvaluationSettings:
@@ -99,18 +106,17 @@ def _settings(options: argparse.Namespace, truth: GroundTruth) -> EvaluationSett
     return EvaluationSettings.of(options.iou_type, tuple(sorted(ids)))
 
 
+def _processes(options: argparse.Namespace, pair: bootstrap.Pair) -> int:
+    if options.workers:
+        return int(options.workers)
+    few = options.samples * (pair.a.detections + pair.b.detections) <= FEW
+    return 1 if few else len(os.sched_getaffinity(0))
+
+
 def _prepare(name: str, source: str, truth_source: str, truth: GroundTruth, settings: EvaluationSettings) -> _Prepared:
-    sources = result_sources(source, settings.iou_type)
-    chunks = [one.read() for one in sources]
-    images = pa.concat_tables([chunk.images for chunk in chunks])
-    joined = ImageJoin.of(truth).join(images)
-    if images.num_rows and not len(joined.missing) < truth.images.num_rows:
-        raise UsageError(
-            f"{name} ({source}): none of its images is in {truth_source}, neither by id nor by name (for example"
-            f" {', '.join(joined.unmatched_examples)}). Is it the ground truth of these pictures?"
-        )
-    every = pa.concat_tables([chunk.results for chunk in chunks])
-    results = _of_truth(every, joined.image_ids, joined.truth_ids)
+    found = join_results(source, f"{name} ({source})", truth, truth_source, settings.iou_type)
+    joined = found.joined
+    results = joined.of_truth(found.read())
     wanted = pc.is_in(results["category_id"], value_set=pa.array(settings.category_ids, pa.int32()))
     evaluated = results.filter(wanted)
     if results.num_rows and not evaluated.num_rows:
@@ -133,14 +139,22 @@ def _prepare(name: str, source: str, truth_source: str, truth: GroundTruth, sett
         unknown_examples=joined.unmatched_examples,
         repeated_images=joined.repeated,
     )
-    return _Prepared(side, WeightedEvaluation(settings, matches, count))
+    return _Prepared(side, WeightedEvaluation(settings, matches, count), ComparedSide(source, evaluated, joined))
 
 
-def _of_truth(results: pa.Table, image_ids: NDArray[np.int64], truth_ids: NDArray[np.int64]) -> pa.Table:
-    """The results of images that the truth has, with its image ids."""
-    order = np.argsort(image_ids, kind="stable")
-    at = np.searchsorted(image_ids[order], results["image_id"].to_numpy())
-    ids = truth_ids[order][at]
-    field = results.schema.get_field_index("image_id")
-    renamed = results.set_column(field, results.schema.field(field), pa.array(ids))
-    return renamed.filter(pa.array(ids >= 0))
+def _gallery(compared: Compared, a: _Prepared, b: _Prepared, images: str) -> tuple[GalleryItem, ...] | None:
+    """The images that changed most, some that gained and some that lost; None where nothing says where they are."""
+    kinds: dict[GalleryKind, list[ChangedImage]] = {"better": [], "worse": []}
+    for row in changed(compared):
+        kind: GalleryKind = "better" if row["difference"] > 0 else "worse"
+        caption = f"F1 {row['f1_a']:.2f} → {row['f1_b']:.2f}: {note(row)}"
+        kinds[kind].append(ChangedImage(row["image_id"], kind, caption))
+    return compare_gallery(
+        [one for some in kinds.values() for one in some[:PICKS]],
+        compared.truth,
+        (a.shown, b.shown),
+        compared.settings,
+        iou_threshold=IMAGE_IOU,
+        min_score=IMAGE_SCORE,
+        images=images,
+    )

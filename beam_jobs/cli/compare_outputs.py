@@ -15,11 +15,16 @@ from beam_jobs.evaluation import outputs
 from beam_jobs.evaluation.metrics import Metric
 from beam_jobs.evaluation.settings import EvaluationSettings
 from beam_jobs.report.compare_content import CompareContent, Difference, ImageDifference
+from beam_jobs.report.content import GalleryItem
 from beam_jobs.runs.manifest import versions
 
 NUMBERS, IMAGES, PAGE = "compare.json", "compare_images.parquet", "compare.html"
 FILES = (NUMBERS, IMAGES, PAGE)
 VERSION = 1
+_NO_PICTURES = (
+    "No pictures: neither A nor B is the folder of a run, so that nothing says where the pictures are; "
+    "--images DIR does."
+)
 
 
 class Number(msgspec.Struct, frozen=True):
@@ -62,13 +67,17 @@ class Numbers(msgspec.Struct, frozen=True):
     versions: dict[str, str]
 
 
-def write(root: str, compared: Compared) -> None:
-    """Writes the three files; the JSON is the last."""
+def write(root: str, compared: Compared, gallery: tuple[GalleryItem, ...] | None) -> None:
+    """Writes the three files; the JSON is the last.
+
+    Args:
+        gallery: the images that changed most; None where nothing says where their pictures are.
+    """
     from beam_jobs.report.compare_page import compare_page
 
     table = image_table(compared)
     outputs.write_parquet(root, IMAGES, table)
-    storage.write_atomic(storage.join(root, PAGE), compare_page(content(compared)))
+    storage.write_atomic(storage.join(root, PAGE), compare_page(content(compared, gallery)))
     data = msgspec.json.format(msgspec.json.encode(numbers(compared)), indent=1)
     storage.write_atomic(storage.join(root, NUMBERS), data + b"\n")
 
@@ -101,8 +110,8 @@ def numbers(compared: Compared) -> Numbers:
     )
 
 
-def content(compared: Compared) -> CompareContent:
-    """What the page shows."""
+def content(compared: Compared, gallery: tuple[GalleryItem, ...] | None) -> CompareContent:
+    """What the page shows; see `write`."""
     settings, names = compared.settings, compared.truth.categories
     a, b = compared.a, compared.b
     return CompareContent(
@@ -122,7 +131,7 @@ def content(compared: Compared) -> CompareContent:
             ("Images compared by", compared.image_measure),
             ("Intervals", compared.method),
         ),
-        counts=tuple((name.replace("_", " "), number) for name, number in compared.counts.items() if number),
+        counts=tuple((_spelled(name), number) for name, number in compared.counts.items() if number),
         metrics=tuple(
             Difference(metric.name, _in_words(metric, settings), *numbers) for metric, *numbers in metric_rows(compared)
         ),
@@ -137,6 +146,8 @@ def content(compared: Compared) -> CompareContent:
         image_metric=compared.image_measure,
         confidence=compared.confidence,
         method=compared.method,
+        gallery=gallery or (),
+        gallery_note=_NO_PICTURES if gallery is None else "",
         warnings=tuple(compared.warnings()),
     )
 
@@ -144,6 +155,11 @@ def content(compared: Compared) -> CompareContent:
 def _number(name: str, row: Sequence[float], category_id: int | None = None) -> Number:
     a, b, difference, low, high = (None if math.isnan(value) else value for value in row)
     return Number(name, a, b, difference, low, high, category_id)
+
+
+def _spelled(count: str) -> str:
+    """`images_of_a_only` as `images of A only`."""
+    return " ".join(word.upper() if word in ("a", "b") else word for word in count.split("_"))
 
 
 def _short(source: str, other: str, letter: str) -> str:

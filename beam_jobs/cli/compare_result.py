@@ -62,7 +62,8 @@ class Compared:
     @property
     def image_measure(self) -> str:
         """What is compared by image, in words."""
-        return f"F1 at IoU ≥ {self.image_iou:g} and score ≥ {self.image_score:g}"
+        overlap = "OKS" if self.settings.iou_type == "keypoints" else "IoU"
+        return f"F1 at {overlap} ≥ {self.image_iou:g} and score ≥ {self.image_score:g}"
 
     @property
     def method(self) -> str:

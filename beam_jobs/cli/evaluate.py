@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 from beam_jobs import storage
 from beam_jobs.cli import engine, interrupt
 from beam_jobs.cli.categories import chosen_ids
-from beam_jobs.cli.output_folder import check_output
+from beam_jobs.cli.output_folder import check_output, make_output
 from beam_jobs.cli.progress import status
+from beam_jobs.cli.sides import check_images, join_results, read_truth
 from beam_jobs.cli.summary import printable, say
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.evaluation import metrics, outputs
@@ -25,10 +26,9 @@ from beam_jobs.evaluation.settings import COCO_IOU_THRESHOLDS, AreaRange, Evalua
 from beam_jobs.evaluation.shards import Router, gather, store_results, write_shards
 from beam_jobs.evaluation.work import Sums, matches_path
 from beam_jobs.formats.evaluated import EVALUATION_FILES, SHARDS_FOLDER, GroundTruth, IouType
-from beam_jobs.formats.ground_truth import load_ground_truth
-from beam_jobs.formats.image_join import How, ImageJoin, Joined
+from beam_jobs.formats.image_join import How, Joined
 from beam_jobs.formats.label_map import load_label_map
-from beam_jobs.formats.results import CocoResults, ResultSource, result_sources
+from beam_jobs.formats.results import ResultSource
 from beam_jobs.runs.manifest import versions
 
 #: Names that are listed of images that one side lacks.
@@ -46,6 +46,7 @@ class Request:
         area_ranges: label, low and high, in square pixels.
         label_map: names by category id, for TFRecords that hold class names only; None if there are none.
         engine: `streaming` or `pycocotools`.
+        images: the folder of the truth's pictures, for the report; empty for none.
     """
 
     detections: str
@@ -58,6 +59,7 @@ class Request:
     max_detections: tuple[int, ...] | None = None
     label_map: Mapping[int, str] | None = None
     engine: str = "streaming"
+    images: str = ""
 
 
 def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
@@ -78,6 +80,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
         overwrite=options.overwrite,
         scratch=SHARDS_FOLDER,
     )
+    check_images(options.images)
     label_map = load_label_map(options.label_map) if options.label_map else None
     request = Request(
         options.detections,
@@ -90,6 +93,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
         options.max_detections,
         label_map,
         options.engine,
+        options.images or "",
     )
     evaluated = evaluate(request, beam_args)
     say(evaluated.text)
@@ -107,35 +111,25 @@ class Evaluated:
 
 def load_truth(request: Request) -> GroundTruth:
     """The ground truth of an evaluation."""
-    with status("reading the ground truth …"):
-        masks = request.iou_type == "segm"
-        return load_ground_truth(request.ground_truth, categories=request.label_map, masks=masks)
+    return read_truth(request.ground_truth, request.iou_type, request.label_map)
 
 
 def evaluate(request: Request, beam_args: Sequence[str], truth: GroundTruth | None = None) -> Evaluated:
     """Evaluates into a folder that is empty or new; `truth` is that of the request, if it has been read."""
     truth = truth or load_truth(request)
     with status("looking at the detections …"):
-        sources = result_sources(request.detections, request.iou_type)
-        # JSON is slow to parse: a file of it is parsed once, here, where what is wrong with it is said best.
-        parsed = sources[0].read() if isinstance(sources[0], CocoResults) else None
-        images = parsed.images if parsed else pa.concat_tables([source.read_images() for source in sources])
-        joined = ImageJoin.of(truth).join(images)
+        called = f"--detections {request.detections}"
+        results = join_results(request.detections, called, truth, request.ground_truth, request.iou_type)
+    sources, parsed, joined = results.sources, results.parsed, results.joined
     settings = settings_of(request, truth.categories)
-    if not truth.images.num_rows:
-        raise UsageError(f"--ground_truth {request.ground_truth} has no images: there is nothing to compare with.")
-    if images.num_rows and not len(joined.missing) < truth.images.num_rows:
-        raise UsageError(
-            f"--detections {request.detections}: none of its images is in {request.ground_truth}, neither by id nor by"
-            f" name (for example {', '.join(joined.unmatched_examples)}). Is it the ground truth of these pictures?"
-        )
+    make_output(request.output, request.output)
     interrupt.left_behind.append(f"{request.output} holds an unfinished evaluation: --overwrite starts it afresh.")
     try:
         with status("evaluating …"):
             shards = write_shards(request.output, truth, joined.image_ids, joined.truth_ids)
             if parsed:
                 sources = [*store_results(request.output, parsed.results)]
-                del parsed
+                del parsed, results
         sums = _sums(request, sources, shards, settings, truth.categories, beam_args)
         if request.engine == "pycocotools":
             accumulated = _oracle(request.output, settings, truth, sources)
@@ -145,7 +139,7 @@ def evaluate(request: Request, beam_args: Sequence[str], truth: GroundTruth | No
     except UsageError:
         outputs.remove_shards(request.output)
         raise
-    return _write(request, settings, truth, joined, shards, sums, accumulated, diagnostics)
+    return _write(request, settings, truth, joined, sources, shards, sums, accumulated, diagnostics)
 
 
 def settings_of(options: argparse.Namespace | Request, categories: Mapping[int, str]) -> EvaluationSettings:
@@ -216,6 +210,7 @@ def _write(
     settings: EvaluationSettings,
     truth: GroundTruth,
     joined: Joined,
+    sources: Sequence[ResultSource],
     shards: int,
     sums: Sums,
     accumulated: Accumulated,
@@ -251,9 +246,10 @@ def _write(
     )
     with status("writing the report …"):
         # Imported here: a page needs Pillow, and nothing before it does.
-        from beam_jobs.report.from_evaluation import write_report
+        from beam_jobs.report.from_evaluation import Sides, write_report
 
-        write_report(root, written, accumulated, by_category, diagnostics, joined)
+        sides = Sides(truth, sources, joined, request.images)
+        write_report(root, written, accumulated, by_category, diagnostics, sides)
     outputs.remove_shards(root)
     written.write(root)
     warnings = [f"warning: {warning}" for warning in written.warnings]

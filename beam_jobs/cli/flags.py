@@ -25,6 +25,11 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         lines = _config_flags(options.config, ours, given=argv)
         at = list(argv).index(options.command) + 1
         options, rest = main.parse_known_args([*argv[:at], *lines, *argv[at:]])
+    # What is misspelt is said before what is missing for it.
+    if rest and options.command == "demo":
+        raise UsageError(_unknown(rest[0], ours, options.command))
+    if rest:
+        _check_beam(rest, ours, options.command)
     needed = {"detect": ("output",), "evaluate": ("detections", "ground_truth", "output")}
     needed["compare"] = ("ground_truth", "output")
     needed["report"] = ("output",)
@@ -32,12 +37,6 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         what = "SOURCE" if name != "output" else "FILE" if options.command == "report" else "DIR"
         if not getattr(options, name):
             raise UsageError(f"--{name} {what} is missing.")
-    if rest and options.command == "demo":
-        raise UsageError(_unknown(rest[0], ours))
-    if rest and options.command == "compare" and not rest[0].startswith("-"):
-        raise UsageError(f"{rest[0]}: what is this for? `compare` takes two sources, A and B; Beam's flags follow.")
-    if rest:
-        _check_beam(rest, ours)
     return options, rest
 
 
@@ -59,7 +58,15 @@ def _all_flags(parser: argparse.ArgumentParser) -> Iterator[str]:
                 yield from _all_flags(below)
 
 
-def _check_beam(rest: Sequence[str], ours: Iterable[str]) -> None:
+#: What a word is, that stands where none is looked for.
+_STRAY = {
+    "compare": "`compare` takes two sources, A and B; Beam's flags follow",
+    "evaluate": "Detections are given as --detections SOURCE, the truth as --ground_truth SOURCE",
+    "report": "`report` takes one folder",
+}
+
+
+def _check_beam(rest: Sequence[str], ours: Iterable[str], command: str) -> None:
     for word in rest:
         if not word.startswith("-"):
             break
@@ -70,7 +77,7 @@ def _check_beam(rest: Sequence[str], ours: Iterable[str]) -> None:
             )
     _, unknown = _beam_parser().parse_known_args(list(rest))
     if unknown:
-        raise UsageError(_unknown(unknown[0], [*ours, *beam_flags()]))
+        raise UsageError(_unknown(unknown[0], [*ours, *beam_flags()], command))
 
 
 def _beam_parser() -> argparse.ArgumentParser:
@@ -86,12 +93,13 @@ def _beam_parser() -> argparse.ArgumentParser:
     return collected
 
 
-def _unknown(word: str, known: Iterable[str]) -> str:
+def _unknown(word: str, known: Iterable[str], command: str) -> str:
     flag = word.split("=")[0]
     if not flag.startswith("-"):
-        return f"{word}: what is this for? Inputs are given as --input PATTERN, with quotes around a pattern ('*.jpg')."
+        inputs = "Inputs are given as --input PATTERN, with quotes around a pattern ('*.jpg')"
+        return f"{word}: what is this for? {_STRAY.get(command, inputs)}."
     nearest = difflib.get_close_matches(flag.replace("-", "_").replace("__", "--", 1), list(known), n=1, cutoff=0.5)
-    hint = f" Did you mean {nearest[0]}?" if nearest else " `beam-detect detect --help` lists the flags."
+    hint = f" Did you mean {nearest[0]}?" if nearest else f" `beam-detect {command} --help` lists the flags."
     return f"There is no flag {flag}.{hint}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 
 from beam_jobs import storage
@@ -45,3 +46,20 @@ def check_output(
         storage.remove_dir(folder)
     for name in set(names) - {scratch}:
         storage.remove(storage.join(root, name))
+
+
+def make_output(root: str, shown: str) -> None:
+    """Makes the folder, before what takes long.
+
+    Args:
+        shown: the folder as the user named it.
+
+    Raises:
+        UsageError: it cannot be made, or not be written to.
+    """
+    try:
+        storage.make_dirs(root)
+    except OSError as error:
+        raise UsageError(f"--output {shown} cannot be made: {storage.reason(error)}. Name another folder.") from error
+    if not storage.is_remote(root) and not os.access(root, os.W_OK | os.X_OK):
+        raise UsageError(f"--output {shown} cannot be written to: it is not yours. Name another folder.")

@@ -136,6 +136,39 @@ def status(text: str) -> Iterator[None]:
             sys.stderr.flush()
 
 
+@contextmanager
+def counting(what: str, total: int, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[int], None]]:
+    """Says on a terminal how much of something is done, and when the rest will be.
+
+    Args:
+        what: as `samples`.
+        clock: seconds; injected by tests.
+
+    Yields:
+        What is to be told how many more are done.
+    """
+    start, done, last = clock(), 0, -_TERMINAL_SECONDS
+    shown = _is_terminal()
+
+    def tell(more: int) -> None:
+        nonlocal done, last
+        done += more
+        seconds = clock() - start
+        if shown and seconds - last >= _TERMINAL_SECONDS:
+            last = seconds
+            left = f", {duration((total - done) * seconds / done)} left" if done else ""
+            sys.stderr.write(f"\r\033[K{done:,} of {total:,} {what}{left}")
+            sys.stderr.flush()
+
+    tell(0)
+    try:
+        yield tell
+    finally:
+        if shown:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+
+
 def duration(seconds: float) -> str:
     """`seconds` for people: 42 s, 3 min 05 s, 2 h 07 min, 3 d 4 h."""
     whole = round(seconds)

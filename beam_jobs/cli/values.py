@@ -68,9 +68,17 @@ def area_ranges(text: str) -> tuple[tuple[str, float, float], ...]:
     """NAME:LOW:HIGH with commas between them."""
     ranges = []
     for part in text.split(","):
-        name, low, high = part.split(":")
-        ranges.append((name, float(low), float(high)))
+        name, *bounds = part.split(":")
+        try:
+            low, high = map(float, bounds)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{part} is not NAME:LOW:HIGH, as small:0:1024") from None
+        ranges.append((name, low, high))
     return tuple(ranges)
+
+
+numbers.__name__ = "list of numbers"
+counts.__name__ = "list of whole numbers"
 
 
 def names(text: str) -> list[str]:

@@ -55,6 +55,19 @@ class Joined:
         """Images that were joined in this way."""
         return int(np.count_nonzero((self.how == how) & (self.truth_ids >= 0)))
 
+    def of_truth(self, results: pa.Table) -> pa.Table:
+        """Those rows of `RESULTS` whose image the truth has, with its image ids.
+
+        Args:
+            results: of the images that were joined.
+        """
+        order = np.argsort(self.image_ids, kind="stable")
+        at = np.searchsorted(self.image_ids[order], results["image_id"].to_numpy())
+        ids = self.truth_ids[order][at]
+        field = results.schema.get_field_index("image_id")
+        renamed = results.set_column(field, results.schema.field(field), pa.array(ids))
+        return renamed.filter(pa.array(ids >= 0))
+
 
 class ImageJoin:
     """Finds images of a ground truth by id and by name. 56 bytes an image of the truth; picklable.

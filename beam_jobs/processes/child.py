@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-import threading
 import time
 from multiprocessing.connection import Connection
 
@@ -17,6 +16,7 @@ from beam_jobs import storage
 from beam_jobs.detectors import open_detector
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.processes.messages import Ready, Refused, Setup
+from beam_jobs.processes.parent import end_with_parent
 from beam_jobs.processes.picture import PictureWorker
 
 
@@ -24,7 +24,7 @@ def main(descriptor: int) -> None:
     """Serves one parent; returns when it closes the line."""
     connection = Connection(descriptor)
     setup = connection.recv()
-    _end_with_parent()
+    end_with_parent()
     sys.path[:] = setup.search_path
     if setup.beam_args:
         storage.set_options(setup.beam_args)
@@ -60,18 +60,6 @@ def _open(connection: Connection, setup: Setup) -> PictureWorker | None:
 def _describe(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:500]}" if lines else type(error).__name__
-
-
-def _end_with_parent() -> None:
-    """Ends this process when its parent is gone, also in the middle of a picture: nobody would take the result."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
 
 
 if __name__ == "__main__":

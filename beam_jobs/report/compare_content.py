@@ -42,6 +42,7 @@ class CompareContent:
         categories: AP by class.
         image_metric: what is compared by image (`F1 at score ≥ 0.3`).
         confidence: of the intervals, 0..1; `method` says how they were made.
+        gallery: of kind `better` and `worse`; `gallery_note` says why there is none.
     """
 
     title: str
@@ -57,4 +58,5 @@ class CompareContent:
     confidence: float
     method: str = ""
     gallery: tuple[GalleryItem, ...] = ()
+    gallery_note: str = ""
     warnings: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from beam_jobs.report import forest, parts
+from beam_jobs.report import charts, forest, parts
 from beam_jobs.report.compare_content import CompareContent, Difference
 from beam_jobs.report.markup import Html, isolated, tag
 from beam_jobs.report.numbers import count, difference, metric, percent
@@ -22,7 +22,7 @@ def compare_page(content: CompareContent) -> bytes:
         Section("metrics", "Metrics", _differences(content, "Metric", content.metrics, "metrics-chart")),
         Section("classes", "Classes", _classes(content)),
         Section("images", "Images", _images(content)),
-        Section("gallery", "Pictures", parts.gallery(content.gallery)),
+        Section("gallery", "Pictures", _gallery(content)),
         Section("settings", "Settings", _about(content)),
     ]
     subtitle = f"A: {content.name_a}. B: {content.name_b}. Differences are B − A."
@@ -124,6 +124,14 @@ def _images(content: CompareContent) -> list[Html]:
         for row in content.images
     ]
     return [table(f"Images that changed most, by {content.image_metric}", columns, rows, tall=True)]
+
+
+def _gallery(content: CompareContent) -> list[Html]:
+    if not content.gallery:
+        return [tag("p", {"class": "note"}, content.gallery_note)] if content.gallery_note else []
+    note = f"The images that changed most, by {content.image_metric}; detections of lower scores are not drawn."
+    named = charts.legend([("s3", "right detections"), ("s2", "wrong detections"), ("s1", "missed objects")])
+    return [named, *parts.gallery(content.gallery, note)]
 
 
 def _about(content: CompareContent) -> list[Html]:

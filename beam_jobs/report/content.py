@@ -164,7 +164,11 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class GalleryItem:
-    """A picture with what there is to see on it. Where there is none, `missing` says why."""
+    """A picture with what there is to see on it. Where there is none, `missing` says why.
+
+    Args:
+        beside: the picture as B has it, where `picture` is as A has it.
+    """
 
     kind: GalleryKind
     file_name: str
@@ -172,6 +176,7 @@ class GalleryItem:
     caption: str
     picture: Picture | None
     missing: str = ""
+    beside: Picture | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,10 +33,7 @@ def evaluation_page(content: EvaluationContent) -> bytes:
     return document(content.title, content.model, sections, filter_label="Filter by class")
 
 
-_GALLERY_NOTE = (
-    "Blue: ground truth. Orange: detections. The boxes that a picture is here for are drawn strongest; "
-    "small objects are shown enlarged."
-)
+_GALLERY_NOTE = "What a picture is here for is drawn strongest; small objects are shown enlarged."
 
 
 def _summary(content: EvaluationContent) -> list[Html]:
@@ -200,7 +197,8 @@ def _errors(content: EvaluationContent) -> list[Html]:
 
 def _gallery(content: EvaluationContent) -> list[Html]:
     if content.gallery or not content.gallery_note:
-        return parts.gallery(content.gallery, _GALLERY_NOTE)
+        named = charts.legend([("s1", "ground truth"), ("s2", "detections")]) if content.gallery else Html()
+        return [named, *parts.gallery(content.gallery, _GALLERY_NOTE)]
     return [tag("p", {"class": "note"}, content.gallery_note)]
 
 

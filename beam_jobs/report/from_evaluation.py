@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from beam_jobs import storage
-from beam_jobs.errors import UsageError
 from beam_jobs.evaluation import metrics
 from beam_jobs.evaluation.accumulated import Accumulated
 from beam_jobs.evaluation.diagnostics import DiagnosticsResult
@@ -19,7 +19,9 @@ from beam_jobs.evaluation.matching import MatchSettings
 from beam_jobs.evaluation.outputs import MATCHES_FILE, REPORT, Metrics
 from beam_jobs.evaluation.scores import Calibration
 from beam_jobs.evaluation.settings import AreaRange, EvaluationSettings
+from beam_jobs.formats.evaluated import GroundTruth
 from beam_jobs.formats.image_join import Joined
+from beam_jobs.formats.results import ResultSource
 from beam_jobs.report.content import (
     CalibrationBin,
     CategoryRow,
@@ -32,10 +34,10 @@ from beam_jobs.report.content import (
     SizeRow,
 )
 from beam_jobs.report.evaluation_gallery import PICKS, evaluation_gallery
-from beam_jobs.report.evaluation_matches import sum_matches
+from beam_jobs.report.evaluation_matches import rows_of, sum_matches
 from beam_jobs.report.evaluation_page import evaluation_page
-from beam_jobs.runs import layout
-from beam_jobs.runs.manifest import Manifest
+from beam_jobs.report.pictures import pictures_of, run_manifest
+from beam_jobs.report.shapes import results_in, shapes_of
 
 #: A COCO area without an upper bound ends here.
 _ENDLESS = 1e10
@@ -52,7 +54,25 @@ _ERRORS = {
 #: Counts that are always shown, and one that never is, for it is as it should be; the others where there are any.
 _COUNTS = ("images", "truths", "detections")
 _AS_IT_SHOULD_BE = "joined_by_id"
-_NO_RUN = "No pictures: the detections are not the folder of a run, so that nothing says where the pictures are."
+_NO_RUN = (
+    "No pictures: the detections are not the folder of a run, so that nothing says where the pictures are; "
+    "--images DIR does."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """What was evaluated, for the pictures of the page.
+
+    Args:
+        sources: of the results, with the image ids that `joined` knows.
+        images: the folder of the truth's pictures, empty if nobody named one.
+    """
+
+    truth: GroundTruth
+    sources: Sequence[ResultSource]
+    joined: Joined
+    images: str = ""
 
 
 def write_report(
@@ -61,7 +81,7 @@ def write_report(
     accumulated: Accumulated,
     by_category: pa.Table,
     diagnostics: DiagnosticsResult,
-    joined: Joined,
+    sides: Sides,
 ) -> None:
     """Writes `report.html`. The matches are there already.
 
@@ -69,7 +89,7 @@ def write_report(
         root: the folder of the evaluation.
         by_category: of `metrics.per_category`.
     """
-    content = evaluation_content(root, written, accumulated, by_category, diagnostics, joined)
+    content = evaluation_content(root, written, accumulated, by_category, diagnostics, sides)
     storage.write_atomic(storage.join(root, REPORT), evaluation_page(content))
 
 
@@ -79,17 +99,23 @@ def evaluation_content(
     accumulated: Accumulated,
     by_category: pa.Table,
     diagnostics: DiagnosticsResult,
-    joined: Joined,
+    sides: Sides,
 ) -> EvaluationContent:
     """The content of the page; see `write_report`. The same for the same evaluation, wherever its files are."""
     settings = accumulated.settings
     matches = storage.join(root, MATCHES_FILE)
-    manifest = _manifest(written.detections)
-    sums = sum_matches(matches, settings.area_ranges, PICKS if manifest else 0)
+    manifest = run_manifest(written.detections)
+    can_show = bool(manifest or sides.images)
+    sums = sum_matches(matches, settings.area_ranges, PICKS if can_show else 0)
     names = _unique_names(by_category)
     gallery: tuple[GalleryItem, ...] = ()
-    if manifest:
-        gallery = evaluation_gallery(written.detections, manifest, matches, sums.picks, joined, names)
+    if can_show:
+        rows = rows_of(matches, {pick.image_id for pick in sums.picks})
+        runs = [(written.detections, manifest, sides.joined)]
+        pictures = pictures_of(rows, sides.truth.images, runs, sides.images)
+        found = results_in(sides.sources, sides.joined, rows)
+        shapes = shapes_of(settings.iou_type, rows, sides.truth.objects, found)
+        gallery = evaluation_gallery(rows, sums.picks, pictures, shapes, names, _overlap(settings))
     how = MatchSettings()
     at_iou = f"{_overlap(settings)} ≥ {how.iou_threshold}"
     ours = {"Detections": _name(written.detections), "Ground truth": _name(written.ground_truth)}
@@ -121,19 +147,9 @@ def evaluation_content(
         ),
         errors_note=f"At {at_iou}. The gains do not add up: errors hide each other.",
         gallery=gallery,
-        gallery_note="" if manifest else _NO_RUN,
+        gallery_note="" if can_show else _NO_RUN,
         warnings=tuple(written.warnings),
     )
-
-
-def _manifest(detections: str) -> Manifest | None:
-    """That of the run which is evaluated, if it is one that this version can read."""
-    if not storage.exists(storage.join(detections, layout.MANIFEST)):
-        return None
-    try:
-        return Manifest.read(detections)
-    except UsageError:
-        return None
 
 
 def _name(source: str) -> str:

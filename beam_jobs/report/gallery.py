@@ -15,6 +15,7 @@ from beam_jobs.errors import InputError
 from beam_jobs.imaging.decode import decode
 from beam_jobs.imaging.draw import Colour, class_colour, draw
 from beam_jobs.report.content import GalleryItem, GalleryKind, Picture
+from beam_jobs.report.shapes import Frame, Shape, draw_shapes
 
 #: Bytes of all pictures of a page together, as they are in it: base64 makes four of three.
 BUDGET = 6_000_000
@@ -29,6 +30,8 @@ _MOST_MISSING = 6
 #: Told apart also by those who see no red or no green; labels say which is which besides.
 TRUTH_COLOUR: Colour = (64, 160, 255)
 DETECTION_COLOUR: Colour = (255, 140, 26)
+RIGHT_COLOUR: Colour = (64, 200, 160)
+_ROLES = {"truth": TRUTH_COLOUR, "detection": DETECTION_COLOUR, "right": RIGHT_COLOUR}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +39,28 @@ class Marked:
     """A box to draw: xmin, ymin, xmax, ymax in pixels of the upright picture.
 
     Args:
-        role: `truth` and `detection` have a colour each; a box of role `class` has that of its category_id.
+        role: `truth`, `detection` and `right` have a colour each; a box of role `class` has that of its category_id.
         focus: the picture is there for it: it is drawn on top, the others fainter.
+        shape: its mask or keypoints.
     """
 
     box: tuple[float, float, float, float]
     label: str
-    role: Literal["truth", "detection", "class"]
+    role: Literal["truth", "detection", "right", "class"]
     category_id: int = 0
     focus: bool = False
+    shape: Shape | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A picture that a page may show. `source` is what `read` is asked for; `categories` are names to filter by."""
+    """A picture that a page may show.
+
+    Args:
+        source: what `read` is asked for.
+        categories: names to filter by.
+        beside: what is drawn on the picture once more, which is then shown beside the first.
+    """
 
     kind: GalleryKind
     source: str
@@ -57,6 +68,7 @@ class Candidate:
     categories: tuple[str, ...]
     caption: str
     boxes: tuple[Marked, ...]
+    beside: tuple[Marked, ...] | None = None
 
 
 class Gallery:
@@ -81,34 +93,35 @@ class Gallery:
         made: list[tuple[int, GalleryItem]] = []
         left, missing = self._budget, 0
         for place, candidate in _in_turns(candidates):
-            picture, reason = self._picture(candidate)
-            if picture is None:
+            pictures, reason = self._pictures(candidate)
+            if not pictures:
                 missing += 1
                 if missing > _MOST_MISSING:
                     continue
-            else:
-                left -= -(-len(picture.jpeg) // 3) * 4
-                if left < 0:
-                    break
+            left -= sum(-(-len(picture.jpeg) // 3) * 4 for picture in pictures)
+            if left < 0:
+                break
             named = (candidate.kind, candidate.file_name, candidate.categories, candidate.caption)
-            made.append((place, GalleryItem(*named, picture, reason)))
+            picture, beside = (*pictures, None, None)[:2]
+            made.append((place, GalleryItem(*named, picture, reason, beside)))
         kinds = list(dict.fromkeys(candidate.kind for candidate in candidates))
         return tuple(item for _, item in sorted(made, key=lambda entry: (kinds.index(entry[1].kind), entry[0])))
 
-    def _picture(self, candidate: Candidate) -> tuple[Picture | None, str]:
+    def _pictures(self, candidate: Candidate) -> tuple[list[Picture], str]:
         try:
             pixels = decode(self._read(candidate.source)).pixels
         except InputError as error:
-            return None, f"The picture cannot be shown: {error.message}"
+            return [], f"The picture cannot be shown: {error.message}"
         except OSError as error:
-            return None, f"The picture cannot be read: {error.strerror or type(error).__name__}"
-        return render(pixels, candidate.boxes, self._max_side), ""
+            return [], f"The picture cannot be read: {error.strerror or type(error).__name__}"
+        drawn = [boxes for boxes in (candidate.boxes, candidate.beside) if boxes is not None]
+        return [render(pixels, boxes, self._max_side) for boxes in drawn], ""
 
 
 def render(pixels: NDArray[np.uint8], boxes: Sequence[Marked], max_side: int = MAX_SIDE) -> Picture:
-    """A picture at most `max_side` long, cut to the surroundings of a small focus, with its boxes.
+    """A picture at most `max_side` long, cut to the surroundings of a small focus, with its boxes and shapes.
 
-    Boxes are drawn after the picture is shrunk, so that their lines and labels are as legible on any.
+    They are drawn after the picture is shrunk, so that their lines and labels are as legible on any.
     """
     left, top, right, bottom = _cut(pixels.shape[1], pixels.shape[0], boxes)
     image = Image.fromarray(pixels[top:bottom, left:right])
@@ -116,23 +129,29 @@ def render(pixels: NDArray[np.uint8], boxes: Sequence[Marked], max_side: int = M
     scale = min(max_side / max(image.size), 1.0 if image.width == pixels.shape[1] else 2.0)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
-    origin = np.array([left, top, left, top], np.float64)
-    factor = np.array([size[0] / (right - left), size[1] / (bottom - top)] * 2)
+    frame = Frame((pixels.shape[1], pixels.shape[0]), (left, top, right, bottom), size)
 
-    def draw_all(canvas: NDArray[np.uint8], chosen: Sequence[Marked]) -> NDArray[np.uint8]:
-        placed = np.array([marked.box for marked in chosen], np.float64).reshape(-1, 4)
-        placed = ((placed - origin) * factor).astype(np.float32)
-        return draw(canvas, placed, [marked.label for marked in chosen], [_colour(marked) for marked in chosen])
+    def draw_outlines(canvas: NDArray[np.uint8], chosen: Sequence[Marked]) -> NDArray[np.uint8]:
+        shaped = [(marked.shape, _colour(marked)) for marked in chosen if marked.shape]
+        return draw_shapes(canvas, frame, [shape for shape, _ in shaped], [colour for _, colour in shaped])
+
+    def draw_boxes(canvas: NDArray[np.uint8], chosen: Sequence[Marked]) -> NDArray[np.uint8]:
+        placed = frame.places(np.array([marked.box for marked in chosen], np.float64).reshape(-1, 2, 2))
+        boxes = placed.reshape(-1, 4).astype(np.float32)
+        return draw(canvas, boxes, [marked.label for marked in chosen], [_colour(marked) for marked in chosen])
 
     plain = np.asarray(image)
     focus = [marked for marked in boxes if marked.focus]
     others = [marked for marked in boxes if not marked.focus]
     if not focus:
-        return Picture(_jpeg(draw_all(plain, others)), *size)
-    # The others explain: fainter they do not compete, and labels are needed only where they touch what is in focus.
-    others = [marked if _touches(marked, focus) else replace(marked, label="") for marked in others]
-    faint = (plain.astype(np.uint16) * 9 + draw_all(plain, others).astype(np.uint16) * 7) // 16
-    drawn = draw_all(faint.astype(np.uint8), focus)
+        return Picture(_jpeg(draw_boxes(draw_outlines(plain, others), others)), *size)
+    # The others explain: fainter they do not compete, and labels are needed only where they touch what is in focus. Of
+    # what has a shape that is enough.
+    boxed = [marked if _touches(marked, focus) else replace(marked, label="") for marked in others if not marked.shape]
+    outlined = [marked for marked in others if marked.shape]
+    explained = draw_boxes(draw_outlines(plain, outlined), boxed)
+    faint = (plain.astype(np.uint16) * 9 + explained.astype(np.uint16) * 7) // 16
+    drawn = draw_boxes(draw_outlines(faint.astype(np.uint8), focus), focus)
     return Picture(_jpeg(drawn), *size)
 
 
@@ -180,7 +199,7 @@ def _touches(marked: Marked, focus: Sequence[Marked]) -> bool:
 def _colour(marked: Marked) -> Colour:
     if marked.role == "class":
         return class_colour(marked.category_id)
-    return TRUTH_COLOUR if marked.role == "truth" else DETECTION_COLOUR
+    return _ROLES[marked.role]
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> bytes:

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 
 from beam_jobs.report import charts
-from beam_jobs.report.content import GalleryItem, Histogram
+from beam_jobs.report.content import GalleryItem, Histogram, Picture
 from beam_jobs.report.markup import Attribute, Html, isolated, join, tag
 from beam_jobs.report.numbers import count
 
@@ -107,17 +107,30 @@ def gallery(items: Sequence[GalleryItem], note: str = "") -> list[Html]:
     return [*shown, tag("div", group, *buttons), tag("div", {"class": "gallery"}, *map(_gallery_item, items)), more]
 
 
+def _image(picture: Picture, said: str) -> Html:
+    data = base64.b64encode(picture.jpeg).decode()
+    attributes: dict[str, Attribute] = {"src": f"data:image/jpeg;base64,{data}", "alt": said}
+    return tag("img", attributes | {"width": picture.width, "height": picture.height})
+
+
 def _gallery_item(item: GalleryItem) -> Html:
+    said = f"{item.caption}, in {item.file_name}"
     if item.picture is None:
         picture = tag("div", {"class": "missing"}, item.missing or "no picture")
+    elif item.beside is None:
+        picture = _image(item.picture, said)
     else:
-        data = base64.b64encode(item.picture.jpeg).decode()
-        attributes: dict[str, Attribute] = {"src": f"data:image/jpeg;base64,{data}"}
-        attributes |= {"alt": f"{item.caption}, in {item.file_name}"}
-        attributes |= {"width": item.picture.width, "height": item.picture.height}
-        picture = tag("img", attributes)
+        pair = (("A", item.picture), ("B", item.beside))
+        sides = [
+            tag(
+                "div", None, _image(one, f"{name}: {said}"), tag("span", {"class": "side", "aria-hidden": "true"}, name)
+            )
+            for name, one in pair
+        ]
+        picture = tag("div", {"class": "pair"}, *sides)
     name = tag("span", {"class": "file"}, isolated(item.file_name))
     label = tag("span", {"class": f"kind {item.kind}"}, _ONE[item.kind]) if item.kind != "picture" else ""
     caption = tag("figcaption", None, label, tag("span", {"class": "caption"}, item.caption), name)
     classes = "\n".join(item.categories)
-    return tag("figure", {"data-kind": item.kind, "data-classes": classes}, picture, caption)
+    css = "wide" if item.beside else None
+    return tag("figure", {"class": css, "data-kind": item.kind, "data-classes": classes}, picture, caption)
