@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from beam_jobs.evaluation.curves import least_found
 from beam_jobs.evaluation.metrics import Metric, metrics_of
 from beam_jobs.evaluation.overlaps import Floats, Ints
-from beam_jobs.evaluation.settings import RECALL_THRESHOLDS, EvaluationSettings
+from beam_jobs.evaluation.settings import EvaluationSettings
 from beam_jobs.evaluation.threshold_matches import ThresholdMatches
 
 
@@ -157,7 +158,7 @@ class _Area:
 
         # Where each recall is reached: at the first true positive that brings the sum to what it takes.
         entry_of = np.append(np.repeat(np.arange(len(weight)), weight), 0)
-        takes = _least(truths)[:, None, :]
+        takes = least_found(truths)[:, None, :]
         reached = takes <= total[..., None]
         at = before.reshape(self._shape)[..., None] + takes - 1
         at = entry_of.take(at, mode="clip")
@@ -181,14 +182,3 @@ def _sums(values: Ints) -> Ints:
     sums = np.zeros(len(values) + 1, np.int64)
     np.cumsum(values, out=sums[1:])
     return sums
-
-
-def _least(truths: Ints) -> Ints:
-    """int64 [K, R]: the least number of found truths with found / truths >= each recall, as floats compare."""
-    recalls = np.array(RECALL_THRESHOLDS)
-    whole = np.maximum(truths, 1)[:, None]
-    least: Ints = np.ceil(recalls * whole).astype(np.int64)
-    # The product is rounded: it may be one off either way.
-    least -= (least - 1) / whole >= recalls
-    least += least / whole < recalls
-    return least
