@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Iterator
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_jobs.evaluation import errors_tide
 from beam_jobs.evaluation.diagnostics import DiagnosticsResult, diagnose
 from beam_jobs.evaluation.finished import Finished
 from beam_jobs.evaluation.groups import finish_group, group_settings
 from beam_jobs.evaluation.matching import MatchSettings
+from beam_jobs.evaluation.scored import DIAGNOSTIC_TOTALS, Scored, row_type, sort_keys
+from beam_jobs.evaluation.settings import EvaluationSettings
 from beam_jobs.evaluation.work import score_images
 from tests.evaluation_problems import Problem
 
@@ -62,3 +67,28 @@ def whole(problem: Problem, matching: MatchSettings | None = None) -> tuple[Fini
     parts = Parts(problem, random.Random(0), matching=matching)
     finished = parts.finish()
     return finished, parts.diagnose(finished)
+
+
+def hot_category(settings: EvaluationSettings, shards: int, rows_each: int) -> Iterator[bytes]:
+    """Shards of one category: random scores, a tenth of the detections right, the others on nothing."""
+    for shard in range(shards):
+        chance = np.random.default_rng(shard)
+        rows = np.zeros(rows_each, row_type(settings))
+        right = chance.random(rows_each) < 0.1
+        rows["shard"], rows["score"], rows["level"] = shard, chance.random(rows_each), chance.integers(0, 3, rows_each)
+        rows["code"] = np.where(right, errors_tide.RIGHT, errors_tide.BACKGROUND)
+        bits = len(settings.area_ranges) * len(settings.iou_thresholds)
+        flags = np.repeat([[True], [True]], bits, axis=0), np.repeat([[False], [True]], bits, axis=0)
+        found, missed = (np.packbits(both.reshape(-1)) for both in flags)
+        rows["flags"] = np.where(right[:, None], found, missed)
+        totals = np.full((len(settings.area_ranges) + DIAGNOSTIC_TOTALS, 1), rows_each // 8)
+        yield Scored(rows[np.lexsort(sort_keys(rows)[::-1])], totals).to_bytes()
+
+
+def finish_hot_category(shards: int, rows_each: int, at_once: int) -> int:
+    """Finishes such a category; the most memory that this process ever held, in bytes."""
+    settings = EvaluationSettings.of("bbox", (1,))
+    finished = finish_group(settings, hot_category(settings, shards, rows_each), at_once)
+    assert finished.detections.tolist() == [shards * rows_each]
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))

@@ -1,4 +1,6 @@
 import random
+import subprocess
+import sys
 import tempfile
 from dataclasses import fields, replace
 
@@ -194,3 +196,17 @@ def test_a_detection_takes_at_most_64_bytes(classes, an_image, images, groups):
     scored = score_images(0, pictures, truths, results, settings)[1]
     each = sum(len(part.to_bytes()) for part in scored.split(groups)) / rows
     assert each <= 64, each
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_a_hot_category():
+    """Past what is held at once, eight times the detections take no more memory; their rows alone would be 196 MB more."""
+
+    def peak(shards: int) -> int:
+        program = f"from tests.evaluation_parts import *; print(finish_hot_category({shards}, 50_000, 1 << 18))"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
+    few, many = peak(20), peak(160)
+    assert many - few < 40_000_000, (few, many)
+    assert many < 250_000_000, many

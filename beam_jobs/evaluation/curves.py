@@ -31,7 +31,7 @@ class Curves:
 
         Args:
             score: float64 [N], descending.
-            right, counted: bool [V, N], true positives, and all that are no less than true or false positives.
+            right, counted: bool [V, N], true positives, and all that count, the false ones too.
         """
         if not len(score):
             return

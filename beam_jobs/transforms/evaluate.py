@@ -51,7 +51,7 @@ class EvaluateShards(beam.PTransform):
             pbegin
             | "Sources" >> beam.Create(self.sources)  # ResultSource
             | "SpreadSources" >> beam.Reshuffle()  # ResultSource
-            | "Route" >> beam.FlatMap(route, self.root).with_output_types(tuple[int, bytes])
+            | "Route" >> beam.ParDo(_RouteFn(self.root)).with_output_types(tuple[int, bytes])
         )
         evaluated = (
             (shards, results)
@@ -78,12 +78,20 @@ class EvaluateShards(beam.PTransform):
         return write_finished(self.root, self.settings, group, self.groups, encoded)
 
 
-def route(source: ResultSource, root: str) -> Iterator[tuple[int, bytes]]:
+class _RouteFn(beam.DoFn):
     """The results of a source by shard; and under `UNKNOWN` the number of those of no image of the truth."""
-    results = source.read().results
-    router = Router(root)
-    yield from router.route(results)
-    yield UNKNOWN, str(router.unknown(results)).encode()
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+
+    def setup(self) -> None:
+        # Of all images, so that it is read once a worker, not once a source.
+        self._router = Router(self._root)
+
+    def process(self, source: ResultSource) -> Iterator[tuple[int, bytes]]:
+        results = source.read().results
+        yield from self._router.route(results)
+        yield UNKNOWN, str(self._router.unknown(results)).encode()
 
 
 @dataclass
