@@ -200,7 +200,7 @@ def test_a_detection_takes_at_most_64_bytes(classes, an_image, images, groups):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_a_hot_category():
-    """Past what is held at once, eight times the detections take no more memory; their rows alone would be 196 MB more."""
+    """Eight times the detections take no more memory; their rows alone would be 196 MB more."""
 
     def peak(shards: int) -> int:
         program = f"from tests.evaluation_parts import *; print(finish_hot_category({shards}, 50_000, 1 << 18))"

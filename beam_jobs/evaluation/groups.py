@@ -24,10 +24,10 @@ from beam_jobs.evaluation.settings import RECALL_THRESHOLDS, EvaluationSettings
 from beam_jobs.evaluation.sorting import Rows, RowSorter
 from beam_jobs.formats.matches import ERRORS
 
-#: Up to so many images there is one group: with 100 detections each they are five million rows, 140 MB.
+#: Up to so many images there is one group; with 80 detections each they are the rows that one holds.
 IMAGES_A_GROUP = 50_000
-#: Rows that a group holds, 120 MB, and 0.5 GB while it sorts them. With more, a hot category, it sorts on disk the rows
-#: of some of the images at a time, and then goes through all of them once.
+#: Rows that a group holds: 120 MB, and its process 0.4 GB while it sorts them. Of more, as a hot category has, those of
+#: some images at a time are sorted onto the worker's disk, 28 bytes a row, and all are gone through once at the end.
 ROWS_AT_ONCE = 1 << 22
 #: Rows that are accumulated together: what fits the caches.
 _CHUNK = 1 << 14

@@ -70,12 +70,9 @@ class EvaluateShards(beam.PTransform):
         finished = (
             evaluated[_ROWS]  # tuple[int, bytes]
             | "GatherGroup" >> beam.GroupByKey()  # tuple[int, Iterable[bytes]]
-            | "FinishGroup" >> beam.MapTuple(self._finish).with_output_types(str)
+            | "FinishGroup" >> beam.Map(finish, self.root, self.groups, self.settings).with_output_types(str)
         )
         return (sums, finished) | "Paths" >> beam.Flatten()
-
-    def _finish(self, group: int, encoded: Iterable[bytes]) -> str:
-        return write_finished(self.root, self.settings, group, self.groups, encoded)
 
 
 class _RouteFn(beam.DoFn):
@@ -112,6 +109,12 @@ class _EvaluateFn(beam.DoFn):
         yield sums
         for group, part in enumerate(scored.split(self.groups)):
             yield beam.pvalue.TaggedOutput(_ROWS, (group, part.to_bytes()))
+
+
+def finish(group: tuple[int, Iterable[bytes]], root: str, groups: int, settings: EvaluationSettings) -> str:
+    """Writes the numbers of a group, given its number and the rows of all shards; returns their path."""
+    number, encoded = group
+    return write_finished(root, settings, number, groups, encoded)
 
 
 class MergeSums(beam.CombineFn):
