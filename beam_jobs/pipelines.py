@@ -76,10 +76,11 @@ def evaluate(
     root: str,
     sources: list[ResultSource],
     shards: int,
+    groups: int,
     settings: EvaluationSettings,
     categories: Mapping[int, str],
 ) -> beam.PCollection[str]:
-    """Adds to a pipeline the evaluation of all shards in `root`; yields the path of the sums."""
+    """Adds to a pipeline the evaluation of all shards in `root`; yields the paths of its sums and finished groups."""
     from beam_jobs.transforms.evaluate import EvaluateShards
 
-    return pipeline | "EvaluateShards" >> EvaluateShards(root, sources, shards, settings, categories)  # str
+    return pipeline | "EvaluateShards" >> EvaluateShards(root, sources, shards, groups, settings, categories)  # str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -19,7 +20,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from beam_jobs.cli.main import main
+from beam_jobs.evaluation.groups import finish_group
 from beam_jobs.evaluation.outputs import Metrics
+from beam_jobs.evaluation.shards import store_results
 from beam_jobs.formats.evaluated import EVALUATION_FILES
 from beam_jobs.formats.tf_example import make_example
 from beam_jobs.formats.tfrecord import write_records
@@ -118,6 +121,37 @@ def test_every_source_and_engine_gives_the_same(folder, tmp_path, kind):
     expected, found = Metrics.read(str(folder / "run/evaluation")), Metrics.read(str(tmp_path / "out"))
     assert found.metrics == expected.metrics
     assert found.counts["detections"] == expected.counts["detections"]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_small_parts_in_any_order_give_the_same(folder, tmp_path, monkeypatch, seed):
+    words = [f"--detections={folder}/run/coco/detections.json", f"--ground_truth={folder}/truth.json"]
+    evaluate(tmp_path / "together", *words)
+    groups = []
+
+    def finish(settings, encoded, at_once):
+        parts = list(encoded)
+        groups.append(len(parts))
+        return finish_group(settings, random.Random(seed).sample(parts, len(parts)), at_once)
+
+    def store(root, results):
+        pieces = store_results(root, results)
+        return random.Random(seed).sample(pieces, len(pieces))
+
+    monkeypatch.setattr("beam_jobs.evaluation.shards.IMAGES_A_SHARD", 3)
+    monkeypatch.setattr("beam_jobs.evaluation.shards._ROWS_A_PIECE", 5)
+    monkeypatch.setattr("beam_jobs.evaluation.groups.IMAGES_A_GROUP", 10)
+    monkeypatch.setattr("beam_jobs.evaluation.work.ROWS_AT_ONCE", 4)
+    monkeypatch.setattr("beam_jobs.evaluation.work.finish_group", finish)
+    monkeypatch.setattr("beam_jobs.cli.evaluate.store_results", store)
+    evaluate(tmp_path / "apart", *words)
+    assert groups == [7, 7]
+    for name in EVALUATION_FILES:
+        together, apart = tmp_path / "together" / name, tmp_path / "apart" / name
+        if name == "matches.parquet":  # its row groups are the shards
+            assert pd.read_parquet(together).equals(pd.read_parquet(apart))
+        else:
+            assert together.read_bytes() == apart.read_bytes(), name
 
 
 def as_records(folder: Path, truth: dict[str, Any], pictures: Path) -> str:

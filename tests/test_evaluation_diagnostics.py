@@ -1,15 +1,16 @@
 import random
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from beam_jobs.evaluation.diagnostics import BEST_F1, Diagnostics, DiagnosticsResult
-from beam_jobs.evaluation.matching import MatchSettings, match_batch
-from beam_jobs.evaluation.scores import CALIBRATION, best_f1
+from beam_jobs.evaluation.diagnostics import BEST_F1, DiagnosticsResult, diagnose
+from beam_jobs.evaluation.matching import MatchSettings
+from beam_jobs.evaluation.scores import CALIBRATION, BestF1Search
 from beam_jobs.evaluation.settings import EvaluationSettings
+from tests.evaluation_parts import Parts, whole
 from tests.evaluation_problems import Problem, dataset_of, random_problem, result, truth
 from tests.test_evaluation_matching import ADVERSARIAL, BOX, IOU_TYPES, batch_mode, strictness
 
@@ -25,21 +26,8 @@ HOTCOCO_KINDS = {
 }
 
 
-def names_of(problem: Problem) -> dict[int, str]:
-    return {category["id"]: category["name"] for category in problem.dataset["categories"]}
-
-
-def state_of(problem: Problem, matching: MatchSettings, images: list[int] | None = None) -> Diagnostics:
-    def here(table: pa.Table) -> pa.Table:
-        return table if images is None else table.filter(pc.is_in(table["image_id"], pa.array(images, pa.int64())))
-
-    settings = problem.settings
-    matches = match_batch(here(problem.images), here(problem.objects), here(problem.results), settings, matching)
-    return Diagnostics.of(matches, settings.category_ids)
-
-
 def diagnosed(problem: Problem, matching: MatchSettings | None = None) -> DiagnosticsResult:
-    return state_of(problem, matching or strictness(problem)).finish(names_of(problem))
+    return whole(problem, matching or strictness(problem))[1]
 
 
 def agrees(problem: Problem, score: float) -> None:
@@ -64,7 +52,7 @@ def agrees(problem: Problem, score: float) -> None:
         return
     bins = theirs.calibration(iou_threshold=least)
     assert (ours.calibration.ece, ours.calibration.mce) == pytest.approx((bins["ece"], bins["mce"]), abs=1e-12)
-    names = names_of(problem)
+    names = {category["id"]: category["name"] for category in problem.dataset["categories"]}
     assert {names[number]: error for number, error in ours.calibration.per_category.items()} == pytest.approx(
         bins["per_category"], abs=1e-12
     )
@@ -87,34 +75,6 @@ def test_difficult_numbers_are_those_of_hotcoco(name):
     agrees(ADVERSARIAL[name], -1e9)
 
 
-@pytest.mark.parametrize("iou_type", IOU_TYPES)
-def test_shards_in_any_order_give_the_same(iou_type):
-    for seed in range(200, 220):
-        problem, chance = random_problem(seed, iou_type), random.Random(seed)
-        whole = diagnosed(problem)
-        states = [Diagnostics.empty(problem.settings.category_ids)]
-        left = problem.images["image_id"].to_pylist()
-        chance.shuffle(left)
-        while left:
-            count = chance.randint(1, 3)
-            states.append(state_of(problem, strictness(problem), left[:count]))
-            left = left[count:]
-        while len(states) > 1:
-            chance.shuffle(states)
-            count = chance.randint(2, len(states))
-            some = [Diagnostics.from_bytes(state.to_bytes()) for state in states[:count]]
-            states = [Diagnostics.from_bytes(Diagnostics.merge(some).to_bytes()), *states[count:]]
-        ours = states[0].finish(names_of(problem))
-        np.testing.assert_array_equal(ours.confusion, whole.confusion)
-        assert ours.best_f1.equals(whole.best_f1)
-        assert ours.errors == whole.errors  # to the last bit
-        assert (ours.calibration is None) == (whole.calibration is None)
-        if ours.calibration and whole.calibration:
-            assert ours.calibration.bins.equals(whole.calibration.bins)
-            assert ours.calibration.per_category == whole.calibration.per_category
-            assert (ours.calibration.ece, ours.calibration.mce) == (whole.calibration.ece, whole.calibration.mce)
-
-
 def test_best_f1_is_the_best_of_all_thresholds():
     chance = np.random.default_rng(3)
     for _ in range(200):
@@ -122,7 +82,11 @@ def test_best_f1_is_the_best_of_all_thresholds():
         score = np.sort(chance.choice([0.1, 0.2, 0.5, 0.7, 0.9, 1.0], count))[::-1]
         right = chance.random(count) < 0.5
         truths = int(right.sum() + chance.integers(0, 4)) or 1
-        best = best_f1(score, right, truths)
+        search = BestF1Search(truths)
+        cuts = sorted(chance.integers(0, count + 1, 2).tolist())
+        for start, stop in pairwise([0, *cuts, count]):
+            search.add(score[start:stop], right[start:stop])
+        best = search.best()
         every = {}
         for threshold in set(score.tolist()):
             kept = score >= threshold
@@ -160,7 +124,8 @@ def test_tables_have_their_schemas_and_name_what_is_missing():
     settings = EvaluationSettings.of("bbox", (1, 2, 3))
     truths = [truth(1, 1, 1, BOX), truth(2, 1, 2, [90, 90, 9, 9])]
     problem = Problem(settings, dataset_of([1], [1, 2, 3], truths), [result(1, n, 0.75, bbox=BOX) for n in (1, 3)])
-    ours = state_of(problem, MatchSettings()).finish({1: "one", 2: "two"})
+    parts = Parts(problem, random.Random(0), matching=MatchSettings())
+    ours = diagnose(parts.finish(), parts.confusion, {1: "one", 2: "two"})
     assert ours.best_f1.schema.equals(BEST_F1)
     assert ours.best_f1.to_pylist() == [
         {"category_id": 1, "category": "one", "truths": 1, "detections": 1,
@@ -187,28 +152,6 @@ def test_scores_that_are_no_confidences_have_no_calibration():
     settings = EvaluationSettings.of("bbox", (1,))
     problem = Problem(settings, dataset_of([1], [1], [truth(1, 1, 1, BOX)]), [result(1, 1, 4.5, bbox=BOX)])
     assert diagnosed(problem).calibration is None
-
-
-def test_states_of_other_categories_do_not_merge():
-    with pytest.raises(ValueError, match="same categories"):
-        Diagnostics.merge([Diagnostics.empty((1,)), Diagnostics.empty((1, 2))])
-    with pytest.raises(ValueError, match="at least one"):
-        Diagnostics.merge([])
-
-
-def test_a_state_is_small():
-    settings = EvaluationSettings.of("bbox", tuple(range(1, 81)))
-    chance = np.random.default_rng(1)
-    found = [
-        result(image, int(chance.integers(1, 81)), float(chance.random()), bbox=chance.uniform(1, 90, 4).tolist())
-        for image in range(1, 201)
-        for _ in range(66)
-    ]
-    truths = [truth(n, n, n % 80 + 1, BOX) for n in range(1, 201)]
-    state = state_of(
-        Problem(settings, dataset_of(range(1, 201), settings.category_ids, truths), found), MatchSettings()
-    )
-    assert len(state.to_bytes()) < 24 * len(found)
 
 
 def test_between_two_truths_an_error_is_of_the_one_that_counts():

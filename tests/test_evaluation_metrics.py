@@ -13,8 +13,8 @@ from beam_jobs.evaluation import oracle
 from beam_jobs.evaluation.accumulated import Accumulated
 from beam_jobs.evaluation.metrics import curves, metrics_of, per_category, print_table, summary
 from beam_jobs.evaluation.settings import RECALL_THRESHOLDS, AreaRange, EvaluationSettings
-from beam_jobs.evaluation.state import EvaluationState
 from beam_jobs.formats.evaluated import IouType
+from tests.evaluation_parts import whole
 from tests.evaluation_problems import Problem, adversarial, plain, random_problem
 
 COCO_NAMES = ["AP", "AP50", "AP75", "APsmall", "APmedium", "APlarge"]
@@ -23,9 +23,7 @@ KEYPOINT_NAMES = ["AP", "AP50", "AP75", "APmedium", "APlarge", "AR", "AR50", "AR
 
 
 def accumulated(problem: Problem) -> Accumulated:
-    state = EvaluationState.empty(problem.settings)
-    state.update(problem.images, problem.objects, problem.results)
-    return state.accumulate()
+    return whole(problem)[0].accumulated()
 
 
 def of_coco(problem: Problem) -> Problem:

@@ -20,11 +20,13 @@ from beam_jobs.cli.summary import printable, say
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.evaluation import metrics, outputs
 from beam_jobs.evaluation.accumulated import Accumulated
-from beam_jobs.evaluation.diagnostics import DiagnosticsResult
+from beam_jobs.evaluation.diagnostics import DiagnosticsResult, diagnose
+from beam_jobs.evaluation.finished import Finished
+from beam_jobs.evaluation.groups import number_of_groups
 from beam_jobs.evaluation.outputs import Metrics
 from beam_jobs.evaluation.settings import COCO_IOU_THRESHOLDS, AreaRange, EvaluationSettings
 from beam_jobs.evaluation.shards import Router, gather, store_results, write_shards
-from beam_jobs.evaluation.work import Sums, matches_path
+from beam_jobs.evaluation.work import Sums, matches_path, read_finished
 from beam_jobs.formats.evaluated import EVALUATION_FILES, SHARDS_FOLDER, GroundTruth, IouType
 from beam_jobs.formats.image_join import How, Joined
 from beam_jobs.formats.label_map import load_label_map
@@ -130,12 +132,13 @@ def evaluate(request: Request, beam_args: Sequence[str], truth: GroundTruth | No
             if parsed:
                 sources = [*store_results(request.output, parsed.results)]
                 del parsed, results
-        sums = _sums(request, sources, shards, settings, truth.categories, beam_args)
+        groups = number_of_groups(settings, truth.images.num_rows)
+        sums, finished = _evaluated(request, sources, shards, groups, settings, truth.categories, beam_args)
         if request.engine == "pycocotools":
             accumulated = _oracle(request.output, settings, truth, sources)
         else:
-            accumulated = sums.state.accumulate()
-        diagnostics = sums.diagnostics.finish(truth.categories)
+            accumulated = finished.accumulated()
+        diagnostics = diagnose(finished, sums.confusion, truth.categories)
     except UsageError:
         outputs.remove_shards(request.output)
         raise
@@ -164,34 +167,36 @@ def settings_of(options: argparse.Namespace | Request, categories: Mapping[int, 
         raise UsageError(str(error)) from error
 
 
-def _sums(
+def _evaluated(
     request: Request,
     sources: list[ResultSource],
     shards: int,
+    groups: int,
     settings: EvaluationSettings,
     categories: Mapping[int, str],
     beam_args: Sequence[str],
-) -> Sums:
+) -> tuple[Sums, Finished]:
     from beam_jobs import pipelines
     from beam_jobs.transforms.evaluate import SUMS
 
     root = request.output
     try:
         engine.run_once(
-            lambda pipeline: pipelines.evaluate(pipeline, root, sources, shards, settings, categories), beam_args
+            lambda pipeline: pipelines.evaluate(pipeline, root, sources, shards, groups, settings, categories),
+            beam_args,
         )
     except (ValueError, UsageError) as error:
         # Beam keeps the kind of an error that a step raises in this process.
         raise UsageError(f"The detections cannot be evaluated so: {engine.reason(error)}.") from error
     except Exception as error:
         raise JobError(engine.reason(error)) from error
-    sums = Sums.from_bytes(settings, storage.read_bytes(storage.join(root, SUMS)))
+    sums = Sums.from_bytes(storage.read_bytes(storage.join(root, SUMS)))
     if sums.counts["unknown_categories"] and not sums.counts["detections"] + sums.counts["other_categories"]:
         raise UsageError(
             f"--detections {request.detections} and --ground_truth {request.ground_truth} have no class in common (the"
             f" truth has {', '.join(f'{i} {name}' for i, name in list(categories.items())[:5])} …)."
         )
-    return sums
+    return sums, read_finished(root, settings, groups)
 
 
 def _oracle(

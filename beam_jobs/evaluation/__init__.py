@@ -1,1 +1,1 @@
-"""COCO metrics: states that merge, matches, and the numbers that come of them."""
+"""COCO metrics: matches, rows of detections that are gathered and sorted, and the numbers that come of them."""

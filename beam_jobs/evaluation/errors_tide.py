@@ -12,13 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from beam_jobs.evaluation.curves import Curves
 from beam_jobs.evaluation.overlaps import Flags, Floats, Ints, Pairs
-from beam_jobs.evaluation.settings import RECALL_THRESHOLDS
 from beam_jobs.evaluation.sides import Detections, Truths
 from beam_jobs.formats.matches import ERRORS
 
 CLASSIFICATION, LOCALISATION, BOTH, DUPLICATE, BACKGROUND, MISSED = range(len(ERRORS))
-_RECALLS = np.array(RECALL_THRESHOLDS)
+#: Further codes of a detection: a localisation error whose correction finds a truth; a true positive; what does not
+#: count; and in a category another's classification error whose correction finds a truth of this one.
+CORRECTED, RIGHT, IGNORED, INCOMING = range(len(ERRORS), len(ERRORS) + 4)
+#: Average precision, then the gains of `ErrorCosts.delta_ap`.
+NUMBERS = 1 + len(ERRORS) + 2
 
 
 def classify(
@@ -99,63 +103,55 @@ class ErrorCosts:
     counts: Mapping[str, int]
 
 
-def category_costs(
-    code: NDArray[np.int8], won: Flags, score: Floats, incoming: Floats, truths: int, missed: int, uncovered: int
-) -> NDArray[np.float64]:
-    """float64 [9]: AP of a category, then the gains of `ErrorCosts.delta_ap`, in the order of `ERRORS` and the two.
+def codes(error: NDArray[np.int8], *, ignored: Flags, wins: Flags) -> NDArray[np.uint8]:
+    """uint8 [N]: the code of each detection.
 
     Args:
-        code: int8 [N], by descending score, -1 for true positives, else places in `ERRORS`.
-        won: bool [N], localisation errors whose correction finds a truth.
-        score: float64 [N].
-        incoming: float64 [I], descending scores of other categories' errors whose correction finds a truth of this one.
-        truths, missed, uncovered: how many count, are not found, and would not be by any correction.
+        error: int8 [N] places in `ERRORS`, -1 for none.
+        ignored: bool [N], neither right nor wrong.
+        wins: bool [N], the correction of the error finds a truth.
     """
-    right = code < 0
-    numbers = [average_precision(right, truths)]
-    for kind in range(MISSED):
-        if kind == LOCALISATION:
-            kept = (code != kind) | won
-            numbers.append(average_precision((right | won)[kept], truths))
-        elif kind == CLASSIFICATION:
-            kept = code != kind
-            # Equal scores: the category's own come first.
-            place = np.searchsorted(-score[kept], -incoming, "right")
-            numbers.append(average_precision(np.insert(right[kept], place, True), truths))
-        else:
-            numbers.append(average_precision(right[code != kind], truths))
-    numbers.append(average_precision(right, truths - uncovered))
-    numbers.append(average_precision(right[right], truths))
-    numbers.append(average_precision(right, truths - missed))
-    gains = np.array(numbers)
-    gains[1:] -= gains[0]
-    return gains
+    conditions = [ignored, error < 0, wins & (error == LOCALISATION)]
+    return np.select(conditions, [IGNORED, RIGHT, CORRECTED], error).astype(np.uint8)
 
 
-def average_precision(right: Flags, truths: int) -> float:
-    """COCO's mean of the precisions at 101 recalls; 0 without truths or detections.
+class CategoryCosts:
+    """Average precision of a category, and what it would be without each kind of error."""
 
-    Args:
-        right: bool [N], true positives by descending score.
-    """
-    ranks = np.flatnonzero(right)
-    if not truths or not len(ranks):
-        return 0.0
-    hits = np.arange(1, len(ranks) + 1)
-    precision = np.maximum.accumulate((hits / (ranks + 1 + np.spacing(1)))[::-1])[::-1]
-    place = np.searchsorted(hits / truths, _RECALLS, "left")
-    reached = place < len(ranks)
-    return float(precision[place[reached]].sum() / len(_RECALLS))
+    def __init__(self, truths: int, missed: int, uncovered: int) -> None:
+        """For truths that count, are not found, and would not be by any correction."""
+        every = np.full(NUMBERS, truths, np.int64)
+        every[1 + MISSED] -= uncovered
+        every[-1] -= missed
+        self._curves = Curves(every)
+
+    def add(self, score: Floats, code: NDArray[np.uint8]) -> None:
+        """The next detections, float64 and uint8 [N], best first; of equal ones the incoming last."""
+        right, moved, own = code == RIGHT, code == INCOMING, code <= RIGHT
+        rights, counted = np.tile(right, (NUMBERS, 1)), np.tile(own, (NUMBERS, 1))
+        for kind in range(MISSED):
+            counted[1 + kind] &= code != kind
+        rights[1 + CLASSIFICATION] |= moved
+        counted[1 + CLASSIFICATION] |= moved
+        rights[1 + LOCALISATION] |= code == CORRECTED
+        counted[-2] = right
+        self._curves.add(score, rights, counted)
+
+    def numbers(self) -> Floats:
+        """float64 [9]: the average precision, then what it would gain, by `ERRORS` and the two of `ErrorCosts`."""
+        gains = self._curves.average_precision()
+        gains[1:] -= gains[0]
+        return gains
 
 
 def errors_costs(per_category: NDArray[np.float64], counts: Ints) -> ErrorCosts:
     """The means over categories.
 
     Args:
-        per_category: float64 [C, 9], `category_costs` of those with truths.
+        per_category: float64 [C, 9], `CategoryCosts.numbers` of those with truths.
         counts: int64 [6], errors by kind.
     """
-    means = per_category.mean(axis=0) if len(per_category) else np.zeros(9)
+    means = per_category.mean(axis=0) if len(per_category) else np.zeros(NUMBERS)
     names = (*ERRORS, "false_positives", "false_negatives")
     return ErrorCosts(
         float(means[0]),

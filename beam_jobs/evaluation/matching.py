@@ -18,7 +18,7 @@ from beam_jobs.evaluation.confusion import confusion_cells
 from beam_jobs.evaluation.greedy import greedy
 from beam_jobs.evaluation.overlaps import Floats, Ints, Pairs
 from beam_jobs.evaluation.settings import EvaluationSettings
-from beam_jobs.evaluation.sides import Detections, Truths, overlaps
+from beam_jobs.evaluation.sides import Detections, Sides, Truths
 from beam_jobs.formats.matches import ERRORS, KINDS, MATCHES, OUTCOMES
 
 TRUE_POSITIVE, FALSE_POSITIVE, IGNORED, FOUND, MISSED = range(len(OUTCOMES))
@@ -95,9 +95,13 @@ def match_batch(
     Raises:
         ValueError: masks or keypoints are missing or cannot be read, or the size of an image that they need.
     """
+    return match_sides(Sides.of(images, objects, results, settings), settings, matching)
+
+
+def match_sides(sides: Sides, settings: EvaluationSettings, matching: MatchSettings | None = None) -> Matches:
+    """`match_batch` of sides that are known."""
     matching = matching or MatchSettings()
-    truths, found = Truths.of(objects, settings), Detections.of(results, settings)
-    same, regions = overlaps(images, objects, results, truths, found, settings.iou_type)
+    truths, found, same, regions = sides.truths, sides.found, sides.same, sides.regions
     counted = found.rank < settings.max_detections[-1]
     same = same.where(counted[same.detection])
     good = same.where(same.iou >= min(matching.iou_threshold, 1 - 1e-10))

@@ -12,6 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from beam_jobs.evaluation.accumulated import Accumulated
+from beam_jobs.evaluation.refusals import check_rows
 from beam_jobs.evaluation.rows import results_of, truths_of
 from beam_jobs.evaluation.settings import RECALL_THRESHOLDS, EvaluationSettings
 
@@ -19,13 +20,13 @@ from beam_jobs.evaluation.settings import RECALL_THRESHOLDS, EvaluationSettings
 def evaluate(settings: EvaluationSettings, images: pa.Table, objects: pa.Table, results: pa.Table) -> Accumulated:
     """The numbers of pycocotools for rows of `TRUTH_IMAGES`, `TRUTH_OBJECTS` and `RESULTS`.
 
-    Takes what `EvaluationState.update` takes, with the same meaning. Differs from handing pycocotools the files in
-    this: truths are numbered anew from 1 (a detection that matches truth 0 counts as false there), no results are not
-    an error, and a result's polygons need no box.
+    Differs from handing pycocotools the files in this: truths are numbered anew from 1 (a detection that matches
+    truth 0 counts as false there), no results are not an error, and a result's polygons need no box.
 
     Raises:
-        ValueError: see `EvaluationState.update`.
+        ValueError: see `check_rows`; or polygons in an image of unknown size.
     """
+    check_rows(settings.iou_type, images, objects, results)
     truths = truths_of(settings.iou_type, objects, objects["category_id"].to_numpy().astype(np.int64))
     for number, truth in enumerate(truths, start=1):
         truth["id"] = number

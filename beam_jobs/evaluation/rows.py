@@ -1,4 +1,4 @@
-"""Rows of truth and results as the dictionaries of COCO's JSON, which both engines take."""
+"""Rows of truth and results, such as `check_rows` lets pass, as the dictionaries of COCO's JSON."""
 
 from __future__ import annotations
 
@@ -10,20 +10,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from beam_jobs.evaluation.refusals import KEYPOINT_NUMBERS
 from beam_jobs.formats.evaluated import IouType
-
-#: COCO's keypoints: 17, each x, y, v. Their tolerances are part of COCO's parameters, so there are no others.
-_KEYPOINT_NUMBERS = 17 * 3
 
 _DECODER = msgspec.json.Decoder()
 
 
 def truths_of(iou_type: IouType, objects: pa.Table, categories: NDArray[np.int64]) -> list[dict[str, Any]]:
-    """COCO annotations of rows of `TRUTH_OBJECTS`, without `id`, with the categories int64 [N] given.
-
-    Raises:
-        ValueError: a truth without a mask in `segm`, or with other than 17 keypoints in `keypoints`.
-    """
+    """COCO annotations of rows of `TRUTH_OBJECTS`, without `id`, with the categories int64 [N] given."""
     names = ("area", "iscrowd", "num_keypoints")
     columns = (objects[name].to_pylist() for name in ("image_id", *names))
     truths = [
@@ -40,18 +34,11 @@ def truths_of(iou_type: IouType, objects: pa.Table, categories: NDArray[np.int64
         )
     ]
     if iou_type == "segm":
-        for truth, mask, number in zip(truths, _masks(objects), objects["truth_id"].to_pylist(), strict=True):
-            if mask is None:
-                raise ValueError(f"truth {number} has no segmentation")
+        for truth, mask in zip(truths, _masks(objects), strict=True):
             truth["segmentation"] = mask
     elif iou_type == "keypoints":
-        lists = objects["keypoints"].to_pylist()
-        for truth, points, number in zip(truths, lists, objects["truth_id"].to_pylist(), strict=True):
-            # COCO's files give crowds 51 zeros; left out, they mean the same.
-            points = [0.0] * _KEYPOINT_NUMBERS if points is None else points
-            if len(points) != _KEYPOINT_NUMBERS:
-                raise ValueError(f"truth {number} has {len(points)} numbers as keypoints, not {_KEYPOINT_NUMBERS}")
-            truth["keypoints"] = points
+        for truth, points in zip(truths, objects["keypoints"].to_pylist(), strict=True):
+            truth["keypoints"] = [0.0] * KEYPOINT_NUMBERS if points is None else points
     return truths
 
 
@@ -59,10 +46,6 @@ def results_of(iou_type: IouType, results: pa.Table, categories: NDArray[np.int6
     """COCO results of rows of `RESULTS`, with the categories int64 [N] given.
 
     In `segm` and `keypoints` a box of NaN is left out, for the area to be taken from the mask or the keypoints.
-
-    Raises:
-        ValueError: results with and without a box (one alone decides in pycocotools how all are read), neither a mask
-            nor a box in `segm`, or other than 17 keypoints in `keypoints`.
     """
     columns = (results[name].to_pylist() for name in ("image_id", "score"))
     found: list[dict[str, Any]] = [
@@ -70,25 +53,15 @@ def results_of(iou_type: IouType, results: pa.Table, categories: NDArray[np.int6
         for image, score, category in zip(*columns, categories.tolist(), strict=True)
     ]
     boxes = _boxes(results)
-    given = np.full(len(boxes), True) if iou_type == "bbox" else ~np.isnan(boxes).all(axis=1)
-    if given.any() and not given.all():
-        raise ValueError("some results have a box and some have none")
-    if given.any():
+    if iou_type == "bbox" or not np.isnan(boxes).all():
         for result, box in zip(found, boxes.tolist(), strict=True):
             result["bbox"] = box
     if iou_type == "segm":
         for result, mask in zip(found, _masks(results), strict=True):
             if mask is not None:
                 result["segmentation"] = mask
-            elif "bbox" not in result:
-                raise ValueError(f"a result of image {result['image_id']} has neither segmentation nor bbox")
     elif iou_type == "keypoints":
         for result, points in zip(found, results["keypoints"].to_pylist(), strict=True):
-            if points is None or len(points) != _KEYPOINT_NUMBERS:
-                count = "no" if points is None else len(points)
-                raise ValueError(
-                    f"a result of image {result['image_id']} has {count} numbers as keypoints, not {_KEYPOINT_NUMBERS}"
-                )
             result["keypoints"] = points
     return found
 

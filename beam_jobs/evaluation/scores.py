@@ -48,21 +48,42 @@ class Calibration:
     per_category: Mapping[int, float]
 
 
-def calibration(slot: Ints, score: Floats, right: Flags, category_ids: tuple[int, ...]) -> Calibration | None:
-    """The calibration of detections that are not ignored; None if a score is outside 0 to 1, so no confidence.
+class CalibrationSums:
+    """What the calibration of a category needs of its detections, which come some at a time, always in one order.
+
+    `count`, `hits` and `total` are int64, int64 and float64 [BINS]: detections, true positives, sums of scores. Once a
+    score is outside 0 to 1 they stay 0, and `confidences` is false.
+    """
+
+    def __init__(self) -> None:
+        """No detections."""
+        self.confidences = True
+        self._clear()
+
+    def _clear(self) -> None:
+        self.count, self.hits = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
+        self.total: Floats = np.zeros(BINS)
+
+    def add(self, score: Floats, right: Flags) -> None:
+        """The next detections that are not ignored, float64 and bool [N], true positives."""
+        self.confidences = self.confidences and bool(np.all((score >= 0) & (score <= 1)))
+        if not self.confidences:
+            self._clear()
+            return
+        cell = np.minimum((score * BINS).astype(np.int64), BINS - 1)
+        self.count += np.bincount(cell, minlength=BINS)
+        self.hits += np.bincount(cell[right], minlength=BINS)
+        # One by one: so the last bit does not depend on what is added together.
+        np.add.at(self.total, cell, score)
+
+
+def calibration(count: Ints, hits: Ints, total: Floats, category_ids: tuple[int, ...]) -> Calibration:
+    """The calibration of all categories.
 
     Args:
-        slot: int64 [N], places in `category_ids`.
-        score: float64 [N].
-        right: bool [N], true positives.
+        count, hits: int64 [K, BINS], detections that are not ignored, and true positives.
+        total: float64 [K, BINS], sums of scores.
     """
-    if not np.all((score >= 0) & (score <= 1)):
-        return None
-    size = len(category_ids) * BINS
-    cell = slot * BINS + np.minimum((score * BINS).astype(np.int64), BINS - 1)
-    count = np.bincount(cell, minlength=size).reshape(-1, BINS)
-    hits = np.bincount(cell[right], minlength=size).reshape(-1, BINS)
-    total = np.bincount(cell, score, minlength=size).reshape(-1, BINS)
     there = np.flatnonzero(count.any(axis=1))
     ids = [None, *(category_ids[index] for index in there.tolist())]
     count = np.concatenate([count.sum(axis=0)[None], count[there]])
@@ -99,20 +120,42 @@ class BestF1:
     recall: float
 
 
-def best_f1(score: Floats, right: Flags, truths: int) -> BestF1:
+class BestF1Search:
     """The threshold on real scores, detections at it included, at which F1 = 2 TP / (TP + FP + truths) is best.
 
-    Args:
-        score: float64 [N], descending.
-        right: bool [N], true positives.
-        truths: how many count, 1 or more.
+    Detections come best first, some at a time.
     """
-    if not len(score):
-        return BestF1(0.0, None, 0.0, 0.0)
-    last = np.flatnonzero(np.append(score[1:] != score[:-1], True))  # equal scores stay or go together
-    hits = np.cumsum(right)[last]
-    f1 = 2 * hits / (last + 1 + truths)
-    best = int(np.argmax(f1))
-    found = int(hits[best])
-    at = int(last[best])
-    return BestF1(float(f1[best]), float(score[at]), found / (at + 1), found / truths)
+
+    def __init__(self, truths: int) -> None:
+        """For truths that count, 1 or more."""
+        self._truths = truths
+        self._hits = self._shown = 0
+        self._last: float | None = None
+        self._best: tuple[float, float, int, int] = (-1.0, 0.0, 0, 0)
+
+    def add(self, score: Floats, right: Flags) -> None:
+        """The next detections that are not ignored, float64 and bool [N], true positives."""
+        if not len(score):
+            return
+        if self._last is not None and score[0] != self._last:
+            self._offer(np.array([self._last]), np.array([self._hits]), np.array([self._shown]))
+        ends = np.flatnonzero(score[1:] != score[:-1])  # equal scores stay or go together
+        hits = self._hits + np.cumsum(right)
+        self._offer(score[ends], hits[ends], self._shown + ends + 1)
+        self._hits, self._shown, self._last = int(hits[-1]), self._shown + len(score), float(score[-1])
+
+    def best(self) -> BestF1:
+        """The best of all that were added."""
+        if self._last is None:
+            return BestF1(0.0, None, 0.0, 0.0)
+        self._offer(np.array([self._last]), np.array([self._hits]), np.array([self._shown]))
+        f1, score, hits, shown = self._best
+        return BestF1(f1, score, hits / shown, hits / self._truths)
+
+    def _offer(self, score: Floats, hits: Ints, shown: Ints) -> None:
+        if not len(score):
+            return
+        f1 = 2 * hits / (shown + self._truths)
+        at = int(np.argmax(f1))
+        if f1[at] > self._best[0]:
+            self._best = (float(f1[at]), float(score[at]), int(hits[at]), int(shown[at]))

@@ -25,7 +25,8 @@ class Truths:
         boxes: float64 [M, 4] x, y, width, height.
         area: float64, square pixels.
         iscrowd: bool.
-        ignored: bool, crowds and what the settings leave out: neither finding nor missing them counts.
+        never: bool, crowds and people without keypoints: of no size does finding or missing them count.
+        ignored: bool, those, and in the first area range what is of another size.
     """
 
     row: Ints
@@ -34,6 +35,7 @@ class Truths:
     boxes: Floats
     area: Floats
     iscrowd: Flags
+    never: Flags
     ignored: Flags
 
     @staticmethod
@@ -43,10 +45,11 @@ class Truths:
         order = np.lexsort((slot, image_id))
         row = row[order]
         area, crowd = _column(objects, "area")[row], _column(objects, "iscrowd")[row]
-        ignored = crowd | _outside(area, settings)
+        never = crowd
         if settings.iou_type == "keypoints":
-            ignored |= _column(objects, "num_keypoints")[row] == 0
-        return Truths(row, image_id[order], slot[order], _boxes(objects)[row], area, crowd, ignored)
+            never = crowd | (_column(objects, "num_keypoints")[row] == 0)
+        ignored = never | _outside(area, settings)
+        return Truths(row, image_id[order], slot[order], _boxes(objects)[row], area, crowd, never, ignored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,26 @@ class Detections:
             boxes[index] = _box_of(results, int(row[index]), settings)
         outside = _outside(boxes[:, 2] * boxes[:, 3], settings)
         return Detections(row, image_id, slot, score[order], boxes, places(image_id, slot), outside)
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Both sides of some images, and what overlaps: see `overlaps`."""
+
+    truths: Truths
+    found: Detections
+    same: Pairs
+    regions: Pairs
+
+    @staticmethod
+    def of(images: pa.Table, objects: pa.Table, results: pa.Table, settings: EvaluationSettings) -> Sides:
+        """Of rows of `TRUTH_IMAGES`, and all `TRUTH_OBJECTS` and `RESULTS` of these images.
+
+        Raises:
+            ValueError: see `overlaps`.
+        """
+        truths, found = Truths.of(objects, settings), Detections.of(results, settings)
+        return Sides(truths, found, *overlaps(images, objects, results, truths, found, settings.iou_type))
 
 
 def places(*keys: Ints) -> Ints:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pyarrow as pa
 from hotcoco import mask as masks
-from numpy.typing import NDArray
 
-from beam_jobs.evaluation.greedy import greedy
+from beam_jobs.evaluation.greedy import greedy_at_thresholds
 from beam_jobs.evaluation.overlaps import Flags, Floats, Ints, run_lengths
 from beam_jobs.evaluation.settings import AreaRange, EvaluationSettings
-from beam_jobs.evaluation.sides import Detections, Truths, overlaps
+from beam_jobs.evaluation.sides import Detections, Sides
 
 #: Matching is done for so many images at once: what bounds its memory.
 IMAGES_A_BATCH = 500
@@ -85,55 +84,53 @@ def match_thresholds(
     for start in range(0, max(len(ids), 1), IMAGES_A_BATCH):
         some = images.slice(start, IMAGES_A_BATCH)
         inside = [_slice(table, ids[start : start + IMAGES_A_BATCH]) for table in (objects, results)]
-        parts.append(_match(some, inside[0], inside[1], settings, ids))
+        sides = Sides.of(some, inside[0], inside[1], settings)
+        parts.append(match_sides_at_thresholds(some, inside[1], sides, settings, ids))
     return ThresholdMatches.concat(parts)
 
 
-def _match(
-    images: pa.Table, objects: pa.Table, results: pa.Table, settings: EvaluationSettings, ids: Ints
+def match_sides_at_thresholds(
+    images: pa.Table, results: pa.Table, sides: Sides, settings: EvaluationSettings, ids: Ints
 ) -> ThresholdMatches:
-    # Overlaps do not depend on the area range; what is ignored for its area is told for each range below.
-    whole = replace(settings, area_ranges=(AreaRange("", -np.inf, np.inf),))
-    truths, found = Truths.of(objects, whole), Detections.of(results, whole)
-    pairs, _ = overlaps(images, objects, results, truths, found, settings.iou_type)
+    """Matches sides that are known.
+
+    Args:
+        images, results: what the sides are of.
+        ids: int64, ascending image ids, among which the places of `ThresholdMatches` are.
+    """
+    truths, found = sides.truths, sides.found
     kept = found.rank < settings.max_detections[-1]
-    pairs = pairs.where(kept[pairs.detection])
+    pairs = sides.same.where(kept[sides.same.detection])
     new_row = np.cumsum(kept) - 1
     areas = _areas(images, results, found, settings)
     image, truth_image = (np.searchsorted(ids, side.image_id) for side in (found, truths))
 
     within = np.array([~_outside(areas, size) for size in settings.area_ranges])
-    hits: list[NDArray[np.int64]] = []
-    fixes: list[NDArray[np.int64]] = []
-    wanted: list[NDArray[np.int64]] = []
-    for at, size in enumerate(settings.area_ranges):
-        ignored = truths.ignored | _outside(truths.area, size)
-        counted = np.flatnonzero(~ignored)
-        wanted.append(np.array([np.full(len(counted), at), truths.slot[counted], truth_image[counted]], np.int64))
-        for threshold, iou in enumerate(settings.iou_thresholds):
-            good = pairs.where(pairs.iou >= min(iou, 1 - 1e-10))
-            match, _ = greedy(good, len(found.row), ignored, truths.iscrowd)
-            rows = np.flatnonzero(match >= 0)
-            true = ~ignored[match[rows]]
-            hits.append(_listed(at, threshold, new_row[rows[true]]))
-            more = rows[true & ~within[at, rows]]
-            less = rows[~true & within[at, rows]]
-            for changed, by in ((more, 1), (less, -1)):
-                fixes.append(np.vstack([_listed(at, threshold, new_row[changed]), np.full(len(changed), by)]))
+    ignored = np.array([truths.never | _outside(truths.area, size) for size in settings.area_ranges])
+    least = np.minimum(settings.iou_thresholds, 1 - 1e-10)
+    cells = np.cumsum(found.rank == 0)
+    area, threshold, row, truth = greedy_at_thresholds(pairs, cells, least, ignored, truths.iscrowd)
+    true = ~ignored[area, truth]
+    changed = true != within[area, row]
+    row = new_row[row]
+    wanted_area, wanted = np.nonzero(~ignored)
     return ThresholdMatches(
-        image[kept],
-        found.slot[kept],
-        found.score[kept],
-        found.rank[kept],
-        within[:, kept],
-        *np.concatenate(hits, axis=1),
-        *np.concatenate(fixes, axis=1),
-        *np.concatenate(wanted, axis=1),
+        image=image[kept],
+        slot=found.slot[kept],
+        score=found.score[kept],
+        rank=found.rank[kept],
+        within=within[:, kept],
+        hit_area=area[true],
+        hit_threshold=threshold[true],
+        hit_row=row[true],
+        fix_area=area[changed],
+        fix_threshold=threshold[changed],
+        fix_row=row[changed],
+        fix_by=np.where(true, 1, -1)[changed],
+        truth_area=wanted_area,
+        truth_slot=truths.slot[wanted],
+        truth_image=truth_image[wanted],
     )
-
-
-def _listed(area: int, threshold: int, rows: Ints) -> NDArray[np.int64]:
-    return np.array([np.full(len(rows), area), np.full(len(rows), threshold), rows], np.int64)
 
 
 def _outside(area: Floats, size: AreaRange) -> Flags:

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from beam_jobs.evaluation.curves import least_found
 from beam_jobs.evaluation.metrics import Metric, metrics_of
 from beam_jobs.evaluation.overlaps import Floats, Ints
-from beam_jobs.evaluation.settings import RECALL_THRESHOLDS, EvaluationSettings
+from beam_jobs.evaluation.settings import EvaluationSettings
 from beam_jobs.evaluation.threshold_matches import ThresholdMatches
 
 #: Segments share a block if the shortest is at least this part of the longest: fewer blocks against less that is empty.
@@ -174,7 +175,7 @@ class _Area:
         total = right.take(self._end) - before
 
         # Where each recall is reached: at the first entry that brings the sum to what it takes, else nowhere.
-        takes = _least(truths).T
+        takes = least_found(truths).T
         reached = takes <= total[:, None]
         at = np.cumsum(np.bincount(right)).take(before[:, None] + takes - 1, mode="clip")
         at[:, 0] = self._start
@@ -220,14 +221,3 @@ def _sums(values: Ints) -> Ints:
     sums = np.zeros(len(values) + 1, np.int64)
     np.cumsum(values, out=sums[1:])
     return sums
-
-
-def _least(truths: Ints) -> Ints:
-    """int64 [K, R]: the least number of found truths with found / truths >= each recall, as floats compare."""
-    recalls = np.array(RECALL_THRESHOLDS)
-    whole = np.maximum(truths, 1)[:, None]
-    least: Ints = np.ceil(recalls * whole).astype(np.int64)
-    # The product is rounded: it may be one off either way.
-    least -= (least - 1) / whole >= recalls
-    least += least / whole < recalls
-    return least

@@ -1,4 +1,4 @@
-"""What is done with one shard of an evaluation, and how the sums of shards come together."""
+"""What is done with one shard of an evaluation, with one group of categories, and how counts of shards add up."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_jobs import storage
-from beam_jobs.evaluation.diagnostics import Diagnostics
-from beam_jobs.evaluation.matching import match_batch, matches_table
+from beam_jobs.evaluation.finished import Finished
+from beam_jobs.evaluation.groups import ROWS_AT_ONCE, finish_group, group_settings
+from beam_jobs.evaluation.matching import Matches, MatchSettings, match_sides, matches_table
+from beam_jobs.evaluation.refusals import check_rows
+from beam_jobs.evaluation.scored import Scored
 from beam_jobs.evaluation.settings import EvaluationSettings
 from beam_jobs.evaluation.shards import gather, read_shard
-from beam_jobs.evaluation.state import EvaluationState
+from beam_jobs.evaluation.sides import Sides
+from beam_jobs.evaluation.threshold_matches import match_sides_at_thresholds
 from beam_jobs.formats.evaluated import SHARDS_FOLDER
 
 #: The key of results of images that the truth does not have; they are only counted.
@@ -25,44 +30,29 @@ UNKNOWN = -1
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """What merges over shards, in any order: the state of COCO's metrics, the diagnostics, counts."""
+    """What adds up over shards, in any order: counts, and the cells of the flat confusion matrix that were met."""
 
-    state: EvaluationState
-    diagnostics: Diagnostics
     counts: Counter[str] = field(default_factory=Counter)
+    confusion: Counter[int] = field(default_factory=Counter)
 
     @staticmethod
     def merge(parts: Iterable[Sums]) -> Sums:
         """The sums of all the parts' images."""
-        found = list(parts)
-        counts: Counter[str] = Counter()
-        for part in found:
-            counts.update(part.counts)
-        return Sums(
-            EvaluationState.merge(part.state for part in found),
-            Diagnostics.merge(part.diagnostics for part in found),
-            counts,
-        )
+        merged = Sums()
+        for part in parts:
+            merged.counts.update(part.counts)
+            merged.confusion.update(part.confusion)
+        return merged
 
     def to_bytes(self) -> bytes:
-        """The sums for the wire."""
-        parts = (
-            self.state.to_bytes(),
-            self.diagnostics.to_bytes(),
-            json.dumps(dict(sorted(self.counts.items()))).encode(),
-        )
-        return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+        """The sums for a file."""
+        return json.dumps([self.counts, self.confusion], sort_keys=True).encode()
 
     @staticmethod
-    def from_bytes(settings: EvaluationSettings, data: bytes) -> Sums:
+    def from_bytes(data: bytes) -> Sums:
         """The inverse of `to_bytes`."""
-        source = io.BytesIO(data)
-        state, diagnostics, counts = (source.read(int.from_bytes(source.read(8), "little")) for _ in range(3))
-        return Sums(
-            EvaluationState.from_bytes(settings, state),
-            Diagnostics.from_bytes(diagnostics),
-            Counter(json.loads(counts)),
-        )
+        counts, confusion = json.loads(data)
+        return Sums(Counter(counts), Counter({int(cell): count for cell, count in confusion.items()}))
 
 
 def matches_path(shard: int) -> str:
@@ -70,14 +60,14 @@ def matches_path(shard: int) -> str:
     return f"{SHARDS_FOLDER}/matches-{shard:05d}.arrow"
 
 
-def empty_sums(settings: EvaluationSettings) -> Sums:
-    """The sums of no images."""
-    return Sums(EvaluationState.empty(settings), Diagnostics.empty(settings.category_ids))
+def finished_path(group: int) -> str:
+    """What a group of categories came to, below the evaluation's folder."""
+    return f"{SHARDS_FOLDER}/finished-{group:05d}.npz"
 
 
 def evaluate_shard(
     root: str, shard: int, settings: EvaluationSettings, categories: Mapping[int, str], encoded: Iterable[bytes]
-) -> Sums:
+) -> tuple[Sums, Scored]:
     """Evaluates the images of a shard and writes their matches.
 
     Args:
@@ -87,6 +77,8 @@ def evaluate_shard(
     truth = read_shard(root, shard)
     every = gather(encoded)
     results, objects = _evaluated(every, settings), _evaluated(truth.objects, settings)
+    matches, scored = score_images(shard, truth.images, objects, results, settings)
+
     counts = Counter(
         images=truth.images.num_rows, truths=objects.num_rows, crowds=pc.sum(objects["iscrowd"]).as_py() or 0
     )
@@ -96,17 +88,61 @@ def evaluate_shard(
     known = pc.sum(pc.is_in(every["category_id"], value_set=pa.array(categories, pa.int32()))).as_py() or 0
     counts["unknown_categories"] = every.num_rows - known
     counts["other_categories"] = known - results.num_rows
+    cells, times = np.unique(matches.confusion, return_counts=True)
 
-    state = EvaluationState.empty(settings)
-    state.update(truth.images, objects, results)
-    matches = match_batch(truth.images, objects, results, settings)
     sink = io.BytesIO()
     table = matches_table(matches, truth.images, objects, results, settings, categories)
     # `outputs.join_matches` reads it once: Parquet would be packed twice.
     with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as stream:
         stream.write_table(table)
     storage.write_atomic(storage.join(root, matches_path(shard)), sink.getvalue())
-    return Sums(state, Diagnostics.of(matches, settings.category_ids), counts)
+    sums = Sums(counts, Counter(dict(zip(cells.tolist(), times.tolist(), strict=True))))
+    return sums, scored
+
+
+def score_images(
+    shard: int,
+    images: pa.Table,
+    objects: pa.Table,
+    results: pa.Table,
+    settings: EvaluationSettings,
+    matching: MatchSettings | None = None,
+) -> tuple[Matches, Scored]:
+    """Matches the images of a shard, at the IoU of the diagnostics and at all thresholds.
+
+    Args:
+        images: rows of `TRUTH_IMAGES`, ascending by image_id.
+        objects, results: rows of `TRUTH_OBJECTS` and `RESULTS` of these images, of evaluated categories.
+
+    Raises:
+        ValueError: see `check_rows`; or masks that cannot be read, or polygons in an image of unknown size.
+    """
+    check_rows(settings.iou_type, images, objects, results)
+    sides = Sides.of(images, objects, results, settings)
+    matches = match_sides(sides, settings, matching)
+    thresholds = match_sides_at_thresholds(images, results, sides, settings, images["image_id"].to_numpy())
+    return matches, Scored.of(shard, thresholds, matches, settings)
+
+
+def write_finished(root: str, settings: EvaluationSettings, group: int, groups: int, encoded: Iterable[bytes]) -> str:
+    """Brings a group to its numbers and writes them below `root`; returns the path.
+
+    Args:
+        settings: of all categories.
+        encoded: the `Scored` of the group, of all shards in any order.
+    """
+    finished = finish_group(group_settings(settings, group, groups), encoded, ROWS_AT_ONCE)
+    storage.write_atomic(storage.join(root, finished_path(group)), finished.to_bytes())
+    return finished_path(group)
+
+
+def read_finished(root: str, settings: EvaluationSettings, groups: int) -> Finished:
+    """The numbers of all groups."""
+    parts = []
+    for group in range(groups):
+        data = storage.read_bytes(storage.join(root, finished_path(group)))
+        parts.append(Finished.from_bytes(group_settings(settings, group, groups), data))
+    return Finished.concat(settings, parts)
 
 
 def _evaluated(rows: pa.Table, settings: EvaluationSettings) -> pa.Table:
