@@ -199,6 +199,10 @@ class Together(ColourDetector):
         return [replace(one, scores=one.scores * part) for one, part in zip(found, less, strict=True)]
 
 
+class TogetherSlow(Together, Slow):
+    """The same, and every call takes its time."""
+
+
 class TogetherSegfault(Together, Segfault):
     """Kills its process when the fatal picture is in a call."""
 

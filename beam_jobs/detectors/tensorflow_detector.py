@@ -74,11 +74,9 @@ class TensorFlowDetector:
         """How pictures are brought to one shape, after a look whether that changes what the model finds."""
         feeding = Feeding(self.model.takes, self._resizer)
         for picture in trial_pictures() if feeding.resizes else ():
-            (own,), (prepared,) = (
-                self._detect([picture], [picture]),
-                self._detect([picture], [feeding.prepared(picture)]),
-            )
-            if not alike(own, prepared, Size(*picture.shape[:2])):
+            (alone,) = self._detect([picture], [picture])
+            (prepared,) = self._detect([picture], [feeding.prepared(picture)])
+            if not alike(alone, prepared, Size(*picture.shape[:2])):
                 return replace(feeding, resizer=None)
         return feeding
 

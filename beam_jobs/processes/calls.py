@@ -36,7 +36,7 @@ class Answer:
         found: what is in it, or why nobody knows.
         infer_ms: its share of the call's time.
         call_pictures: how many shared the call.
-        shrunk_calls: calls that did not fit and were made smaller, counted on one picture of each.
+        shrunk_calls: calls that did not fit and were made smaller, counted on one picture of each, that has a result.
     """
 
     found: Detections | InputError
@@ -118,8 +118,11 @@ class Caller:
             if does_not_fit and (key := self._key(pictures[call[0]])) is not None:
                 self._most_pixels = min(self._most_pixels, size * key.pixels)
             smaller = [call[i : i + size] for i in range(0, len(call), size)]
-            first, *others = chain(*(self._make(pictures, part, starting) for part in smaller))
-            return [replace(first, shrunk_calls=first.shrunk_calls + does_not_fit), *others]
+            answers = list(chain(*(self._make(pictures, part, starting) for part in smaller)))
+            # Failed pictures have no row that could hold it.
+            at = next((i for i, answer in enumerate(answers) if isinstance(answer.found, Detections)), 0)
+            answers[at] = replace(answers[at], shrunk_calls=answers[at].shrunk_calls + does_not_fit)
+            return answers
         infer_ms = (time.perf_counter() - start) * 1e3 / len(call)
         return [Answer(each, infer_ms, len(call)) for each in found]
 
