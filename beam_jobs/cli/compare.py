@@ -21,6 +21,7 @@ from beam_jobs.cli.sides import check_images, join_results, read_truth
 from beam_jobs.cli.summary import say
 from beam_jobs.errors import UsageError
 from beam_jobs.evaluation import bootstrap
+from beam_jobs.evaluation.refusals import check_rows
 from beam_jobs.evaluation.settings import EvaluationSettings
 from beam_jobs.evaluation.threshold_matches import ThresholdMatches, match_thresholds
 from beam_jobs.evaluation.weighted import WeightedEvaluation
@@ -125,6 +126,7 @@ def _prepare(name: str, source: str, truth_source: str, truth: GroundTruth, sett
             f" (of {', '.join(map(str, settings.category_ids[:10]))}). --label_map names them alike."
         )
     try:
+        check_rows(settings.iou_type, truth.images, truth.objects, evaluated)
         matches: ThresholdMatches = match_thresholds(truth.images, truth.objects, evaluated, settings)
     except ValueError as error:
         raise UsageError(f"{name} ({source}) cannot be compared by {settings.iou_type}: {error}") from error
