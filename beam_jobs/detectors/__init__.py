@@ -21,6 +21,10 @@ def open_detector(spec: DetectorSpec) -> Detector:
         from beam_jobs.detectors.factory import open_factory
 
         return open_factory(spec)
+    if spec.kind == "litert":
+        from beam_jobs.detectors.litert_detector import open_litert_form
+
+        return open_litert_form(spec)
     from beam_jobs.detectors.saved_model import open_saved_model
 
     return open_saved_model(spec)

@@ -50,14 +50,16 @@ class DetectorSpec:
         fingerprint: sha256 (hex) that identifies the weights and code, whatever the folder is called.
         categories: category_id to name, as the label map has it.
         threads: threads inside one call. Results depend on it in the last bits, so it is part of the job.
+        min_score: detections of a lower score are not asked for: a detector may leave them out.
     """
 
-    kind: Literal["saved_model", "factory"]
+    kind: Literal["saved_model", "litert", "factory"]
     name: str
     location: str
     fingerprint: str
     categories: Mapping[int, str]
     threads: int = 1
+    min_score: float = 0.0
 
     @property
     def label(self) -> str:
