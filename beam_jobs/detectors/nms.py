@@ -62,15 +62,17 @@ def _extend(kept: Ints, chunk: Ints, boxes: Floats, classes: Ints, rules: Suppre
     known = len(kept)
     every = np.concatenate([kept, chunk])
     same = classes[every][:, None] == classes[chunk]
-    clash = same & (overlaps(boxes[every], boxes[chunk]) > rules.iou)
-    free = ~clash[:known].any(axis=0)
-    among = clash[known:]
-    several = among.sum(axis=1) > 1  # most overlap nobody but themselves
-    for i in np.flatnonzero(several).tolist():
-        if free[i]:
-            free[i + 1 :] &= ~among[i, i + 1 :]
-    stays = every[np.concatenate([np.ones(known, bool), free])]
-    return stays[_rank_in_class(classes[stays]) < rules.per_class]
+    # Row before column: the better one first.
+    better, worse = np.nonzero(np.triu(same, 1 - known))
+    worse += known
+    clash = overlaps(boxes[every[better]], boxes[every[worse]]) > rules.iou
+    stays = np.ones(len(every), bool)
+    # In the order of the better one, of which is then known whether it stays.
+    for one, other in zip(better[clash].tolist(), worse[clash].tolist(), strict=True):
+        if stays[one]:
+            stays[other] = False
+    left = every[stays]
+    return left[_rank_in_class(classes[left]) < rules.per_class]
 
 
 def _rank_in_class(classes: Ints) -> Ints:
@@ -84,12 +86,11 @@ def _rank_in_class(classes: Ints) -> Ints:
 
 
 def overlaps(some: Floats, others: Floats) -> Floats:
-    """Intersection over union, float32 [N, M], of boxes [N, 4] and [M, 4]; 0 where one has no area."""
-    low = np.maximum(some[:, None, :2], others[None, :, :2])
-    high = np.minimum(some[:, None, 2:], others[None, :, 2:])
-    sides = np.maximum(high - low, np.float32(0))
-    common = sides[..., 0] * sides[..., 1]
-    whole = _areas(some)[:, None] + _areas(others)[None, :] - common
+    """Intersection over union, float32 [N], of boxes [N, 4] and [N, 4] in pairs; 0 where one has no area."""
+    low = np.maximum(some[:, :2], others[:, :2])
+    sides = np.maximum(np.minimum(some[:, 2:], others[:, 2:]) - low, np.float32(0))
+    common = sides[:, 0] * sides[:, 1]
+    whole = _areas(some) + _areas(others) - common
     with np.errstate(invalid="ignore", divide="ignore"):
         iou: Floats = np.where((common > 0) & (whole > 0), common / whole, np.float32(0))
     return iou
