@@ -20,8 +20,13 @@ def dumps() -> dict[str, str]:
     """File names in `schemas/`, and what stands in them: Arrow schemas of tables, JSON Schema of JSON files."""
     tables = {**TABLES, "matches": MATCHES, "curves": CURVES}
     arrow = {f"{name}.arrow.json": _arrow(schema) for name, schema in tables.items()}
-    results, dataset = list[coco.Result], coco.Dataset
-    documents = {"run": Manifest, "metrics": Metrics, "coco-detections": results, "coco-dataset": dataset}
+    documents = {
+        "run": Manifest,
+        "metrics": Metrics,
+        "coco-detections": list[coco.Result],
+        "coco-detections-segm": list[coco.MaskResult],
+        "coco-dataset": coco.Dataset,
+    }
     json = {f"{name}.schema.json": _cleaned(msgspec.json.schema(kind)) for name, kind in documents.items()}
     return {name: _text(content) for name, content in {**arrow, **json}.items()}
 

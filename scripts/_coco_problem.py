@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from beam_jobs.formats.shapes import SHAPES
 from beam_jobs.formats.tables import DETECTIONS
 
 #: Ids with gaps, as COCO's.
@@ -257,6 +258,7 @@ def _table(chunk: Chunk) -> pa.Table:
         "score": chunk.score.astype(np.float32),
         **{name: chunk.found_box[:, i].astype(np.float32) for i, name in enumerate(("xmin", "ymin", "xmax", "ymax"))},
         "area": (width * height).astype(np.float32),
+        **{field.name: pa.nulls(len(ids), field.type) for field in SHAPES},
     }
     return pa.table(columns, schema=DETECTIONS)
 

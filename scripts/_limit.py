@@ -17,7 +17,7 @@ import simplejpeg
 from ai_edge_litert.interpreter import Interpreter
 
 from beam_jobs.detectors.litert_form import NETWORK, Form
-from beam_jobs.detectors.resampling import resize_bilinear
+from beam_jobs.detectors.resize import resize_bilinear
 
 
 def work(folder: str, paths: list[str], barrier: Any) -> None:
@@ -29,7 +29,7 @@ def work(folder: str, paths: list[str], barrier: Any) -> None:
 
     def run(path: str) -> None:
         picture = simplejpeg.decode_jpeg(Path(path).read_bytes())
-        small = resize_bilinear(picture, form.height, form.width, half_pixel_centers=form.half_pixel_centers)
+        small = resize_bilinear(picture, form.height, form.width)
         network.set_tensor(place, small[np.newaxis])
         network.invoke()
 

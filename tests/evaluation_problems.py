@@ -17,8 +17,8 @@ from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from beam_jobs.evaluation.settings import COCO_IOU_THRESHOLDS, AreaRange, EvaluationSettings, IouType
-from beam_jobs.formats.evaluated import RESULTS, TRUTH_IMAGES, TRUTH_OBJECTS
+from beam_jobs.evaluation.settings import COCO_IOU_THRESHOLDS, AreaRange, EvaluationSettings
+from beam_jobs.formats.evaluated import RESULTS, TRUTH_IMAGES, TRUTH_OBJECTS, IouType
 
 WIDTH, HEIGHT = 200, 150
 IMAGE_IDS = [0, 1, 2, 3, 7, 42, 99, 1000, 123456, 581929, 2**31, 2**40, 2**53 - 1]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,12 @@ PIXEL_MODELS = {
 
 def build_all(folder: Path) -> None:
     """Makes every model in `folder`, each under its name."""
-    command = [sys.executable, __file__, str(folder)]
+    build(folder)
+
+
+def build(folder: Path, *names: str) -> None:
+    """Makes some of the models; all when none is named."""
+    command = [sys.executable, __file__, str(folder), *names]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -84,10 +89,12 @@ def _pixel_model(name: str) -> Callable[[Any], dict[str, Any]]:
     return model
 
 
-def _main(folder: Path) -> None:
+def _main(folder: Path, names: Sequence[str]) -> None:
     import tensorflow as tf
 
     def save(name: str, function: Any, *inputs: Any) -> None:
+        if names and name not in names:
+            return
         concrete = tf.function(function, input_signature=inputs).get_concrete_function()
         tf.saved_model.save(tf.Module(), str(folder / name), signatures=concrete)
 
@@ -97,8 +104,9 @@ def _main(folder: Path) -> None:
     save("encoded", lambda input_tensor: _see(tf.zeros([1, 8, 8, 3])), tf.TensorSpec([None], tf.string, "input_tensor"))
     save("classifier", lambda image: {"probabilities": tf.reduce_mean(tf.cast(image, tf.float32), [1, 2])}, pixels)
     save("two_inputs", lambda image, shape: _see(tf.cast(image, tf.float32)), pixels, tf.TensorSpec([2], name="shape"))
-    tf.saved_model.save(tf.Module(), str(folder / "no_signature"))
+    if not names:
+        tf.saved_model.save(tf.Module(), str(folder / "no_signature"))
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
+    _main(Path(sys.argv[1]), sys.argv[2:])

@@ -148,7 +148,9 @@ class TestNames:
         ],
     )
     def test_an_unknown_name(self, model: str, said: str) -> None:
-        with pytest.raises(UsageError, match=rf"--model {model}: {said}.*\(coco-ssd\), a SavedModel folder.*:factory"):
+        with pytest.raises(
+            UsageError, match=rf"--model {model}: {said}.*\(coco-ssd and the zoo's\), a SavedModel.*:factory"
+        ):
             resolve(model)
 
     def test_the_fingerprint_of_coco_ssd_is_of_its_sources(self) -> None:

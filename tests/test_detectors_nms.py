@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ RULES = Suppression(iou=0.5, score=0.1, per_class=100, total=100)
 
 def brute_force(boxes, classes, scores, rules):
     """One candidate after the other, best first, as the definition says."""
-    kept = []
+    kept: list[int] = []
     for i in sorted(np.flatnonzero(scores > rules.score), key=lambda i: (-scores[i], i)):
         mine = [j for j in kept if classes[j] == classes[i]]
         near = overlaps(boxes[[i] * len(mine)], boxes[mine])
@@ -42,9 +44,10 @@ def candidates(draw):
     st.sampled_from([1, 5, 100]),
     st.sampled_from([1, 20, 100]),
 )
-def test_suppression_keeps_what_the_definition_keeps(found, iou, score, per_class, total):
+def test_suppression_keeps_what_the_definition_keeps(found: tuple[Any, Any, Any], iou, score, per_class, total):
     rules = Suppression(iou, score, per_class, total)
-    assert suppress(*found, rules).tolist() == brute_force(*found, rules)
+    boxes, classes, scores = found
+    assert suppress(boxes, classes, scores, rules).tolist() == brute_force(boxes, classes, scores, rules)
 
 
 @given(hnp.arrays(np.float32, (7, 4), elements=st.integers(-3, 9).map(float)))

@@ -12,8 +12,9 @@ import pytest
 from beam_jobs.evaluation import oracle
 from beam_jobs.evaluation.accumulated import Accumulated
 from beam_jobs.evaluation.metrics import curves, metrics_of, per_category, print_table, summary
-from beam_jobs.evaluation.settings import RECALL_THRESHOLDS, AreaRange, EvaluationSettings, IouType
+from beam_jobs.evaluation.settings import RECALL_THRESHOLDS, AreaRange, EvaluationSettings
 from beam_jobs.evaluation.state import EvaluationState
+from beam_jobs.formats.evaluated import IouType
 from tests.evaluation_problems import Problem, adversarial, plain, random_problem
 
 COCO_NAMES = ["AP", "AP50", "AP75", "APsmall", "APmedium", "APlarge"]

@@ -20,9 +20,10 @@ from pycocotools.coco import COCO
 
 from beam_jobs.errors import UsageError
 from beam_jobs.formats import coco
-from beam_jobs.formats.evaluated import RESULTS, TRUTH_IMAGES, TRUTH_OBJECTS, GroundTruth
+from beam_jobs.formats.evaluated import RESULTS, TRUTH_IMAGES, TRUTH_OBJECTS, GroundTruth, IouType
 from beam_jobs.formats.image_join import How, ImageJoin
 from beam_jobs.formats.results import RESULT_IMAGES, ResultChunk, result_sources
+from beam_jobs.formats.shapes import SHAPES
 from beam_jobs.formats.tables import DETECTIONS, IMAGES
 from beam_jobs.formats.tfrecord import write_records
 
@@ -39,8 +40,8 @@ def save(path: Path, data: Any) -> str:
     return str(path)
 
 
-def read(source: str | Path) -> ResultChunk:
-    (one,) = pickle.loads(pickle.dumps(result_sources(str(source))))
+def read(source: str | Path, iou_type: IouType = "bbox") -> ResultChunk:
+    (one,) = pickle.loads(pickle.dumps(result_sources(str(source), iou_type)))
     chunk: ResultChunk = one.read()
     assert chunk.results.schema == RESULTS
     assert chunk.images.schema == RESULT_IMAGES
@@ -48,9 +49,9 @@ def read(source: str | Path) -> ResultChunk:
     return chunk
 
 
-def refused(source: str | Path) -> str:
+def refused(source: str | Path, iou_type: IouType = "bbox") -> str:
     with pytest.raises(UsageError) as caught:
-        [one.read() for one in result_sources(str(source))]
+        [one.read() for one in result_sources(str(source), iou_type)]
     return str(caught.value)
 
 
@@ -73,13 +74,21 @@ def test_no_results(tmp_path: Path) -> None:
 
 
 def test_coco_masks(tmp_path: Path) -> None:
-    rle = {"size": [4, 6], "counts": "0`\\ü"}
+    rle = {"size": [6, 7], "counts": "=330a0"}  # 2 x 3 pixels from 2, 1
     plain = {"image_id": 1, "category_id": 1, "score": 0.1, "segmentation": rle}
-    row = read(save(tmp_path / "a", [plain])).results.to_pylist()[0]
+    row = read(save(tmp_path / "a", [plain]), "segm").results.to_pylist()[0]
     assert json.loads(row["segmentation"]) == rle
     assert np.isnan([row["x"], row["y"], row["width"], row["height"]]).all()
-    row = read(save(tmp_path / "a", [{**plain, "bbox": [1, 2, 3, 4]}])).results.to_pylist()[0]
+    row = read(tmp_path / "a").results.to_pylist()[0]
+    assert [row[side] for side in ("x", "y", "width", "height")] == [2, 1, 2, 3]
+    with_box = {**plain, "bbox": [1, 2, 3, 4]}
+    row = read(save(tmp_path / "a", [with_box]), "segm").results.to_pylist()[0]
     assert (json.loads(row["segmentation"]), row["width"]) == (rle, 3)
+    without_mask = {**with_box, "segmentation": None}
+    rows = read(save(tmp_path / "a", [without_mask, with_box]), "segm").results.to_pylist()
+    assert [row["segmentation"] is None for row in rows] == [True, False]
+    broken = {**plain, "segmentation": {"size": [6, 7], "counts": "zzzzzz"}}
+    assert "[1] (image_id 1): segmentation: invalid RLE" in refused(save(tmp_path / "a", [plain, broken]))
 
 
 def test_keypoints_have_the_box_that_pycocotools_gives_them(tmp_path: Path) -> None:
@@ -91,7 +100,9 @@ def test_keypoints_have_the_box_that_pycocotools_gives_them(tmp_path: Path) -> N
     truth.dataset = {"images": [{"id": 1}], "categories": [{"id": 1}], "annotations": []}
     truth.createIndex()
     oracle = truth.loadRes(save(tmp_path / "a", found))
-    for row, one, expected in zip(read(tmp_path / "a").results.to_pylist(), found, oracle.anns.values(), strict=True):
+    for row, one, expected in zip(
+        read(tmp_path / "a", "keypoints").results.to_pylist(), found, oracle.anns.values(), strict=True
+    ):
         assert row["keypoints"] == one["keypoints"]
         assert [row[side] for side in ("x", "y", "width", "height")] == expected["bbox"]
         assert row["width"] * row["height"] == expected["area"]
@@ -112,7 +123,10 @@ def test_keypoints_have_the_box_that_pycocotools_gives_them(tmp_path: Path) -> N
             "[1] (image_id 3): bbox [1.0, 2.0, -3.0, 4.0] has a negative width or height; a bbox",
         ),
         ({"bbox": ...}, "[0] (image_id 9) has bbox and [1] (image_id 3) has none; results of one file must be of one"),
-        ({"segmentation": {"size": [1, 1], "counts": "x"}}, "[1] (image_id 3) has segmentation and [0] (image_id 9)"),
+        (
+            {"bbox": ..., "segmentation": {"size": [1, 1], "counts": "x"}},
+            "[0] (image_id 9) has bbox and [1] (image_id 3)",
+        ),
         ({"segmentation": [[1, 2]]}, "[1] (image_id 3): segmentation: expected `object | null`, got `array`"),
         ({"segmentation": {"size": [1, 1], "counts": [1]}}, "segmentation.counts: expected `str`, got `array`"),
         ({"keypoints": [1, 2]}, "[1] (image_id 3): keypoints holds 2 values"),
@@ -156,6 +170,7 @@ def detections(rng: np.random.Generator, image_ids: list[int], n: int) -> pa.Tab
         **{"category": ["x"] * n, "score": rng.uniform(0, 1, n).astype(np.float32)},
         **dict(zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)),
         "area": np.zeros(n, np.float32),
+        **{field.name: pa.nulls(n, field.type) for field in SHAPES},
     }
     return pa.table(columns, schema=DETECTIONS)
 

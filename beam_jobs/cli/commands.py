@@ -8,6 +8,7 @@ from typing import NoReturn
 from beam_jobs.cli import values
 
 _DESCRIPTION = "Object detection over folders and buckets of pictures, as an Apache Beam job."
+_IOU_TYPES = ("bbox", "segm", "keypoints")
 _BEAM = "Flags that are not listed here go to Beam (--runner and those of the runner); DirectRunner is the default."
 
 
@@ -61,6 +62,15 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_report(report)
+    models = commands.add_parser(
+        "models",
+        help="list, show, fetch, verify and remove detectors",
+        description="Lists the detectors that have a name: the default and TensorFlow's TF2 zoo.",
+        epilog="Models are kept in BEAM_DETECT_CACHE (~/.cache/beam-detect). BEAM_DETECT_MODEL_MIRROR names a server, "
+        "bucket or folder to fetch the zoo from instead: DATE/NAME.tar.gz, or a folder DATE/NAME.",
+        allow_abbrev=False,
+    )
+    _add_models(models)
     demo = commands.add_parser(
         "demo",
         help="run the default detector on a few photographs",
@@ -95,6 +105,7 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="evaluate as well, to DIR/evaluation; image ids are those of this truth",
     )
+    inputs.add_argument("--iou_type", choices=_IOU_TYPES, default="bbox", help="what is evaluated (%(default)s)")
     inputs.add_argument("--limit", type=values.positive, metavar="N", help="only the first N inputs, in order of name")
 
     model = detect.add_argument_group("detector")
@@ -102,9 +113,12 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         "--model",
         default="coco-ssd",
         metavar="MODEL",
-        help="coco-ssd, a SavedModel folder, a folder of the TF2 zoo's layout, or module:factory (%(default)s)",
+        help="a name that `beam-detect models` lists, a folder with a SavedModel, a .tflite file, the URL of one of "
+        "these or of a .tar.gz, or module:factory (%(default)s)",
     )
-    model.add_argument("--label_map", metavar="FILE", help="class names: a .pbtxt, or a COCO JSON with categories")
+    model.add_argument(
+        "--label_map", metavar="FILE", help="class names: a .pbtxt, a COCO JSON with categories, or TFLite's .txt"
+    )
     model.add_argument(
         "--min_score", type=values.share, metavar="S", help="least score kept (0.05; with --ground_truth 0)"
     )
@@ -116,7 +130,7 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
     output = detect.add_argument_group("outputs")
     output.add_argument("--output", metavar="DIR", help="folder of the run; new, or empty (required)")
     _switch(output, "overwrite", "replace the run that is in DIR")
-    _switch(output, "annotate", "write pictures with boxes, classes and scores to DIR/annotated")
+    _switch(output, "annotate", "write pictures with boxes, masks, keypoints, classes and scores to DIR/annotated")
     output.add_argument(
         "--annotate_min_score", type=values.share, default=0.30, metavar="S", help="least score drawn (%(default)s)"
     )
@@ -160,9 +174,7 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     )
     evaluate.add_argument("--output", metavar="DIR", help="folder of the evaluation; new, or empty (required)")
     _switch(evaluate, "overwrite", "replace the evaluation that is in DIR")
-    evaluate.add_argument(
-        "--iou_type", choices=("bbox", "segm", "keypoints"), default="bbox", help="what is compared (%(default)s)"
-    )
+    evaluate.add_argument("--iou_type", choices=_IOU_TYPES, default="bbox", help="what is compared (%(default)s)")
     evaluate.add_argument("--categories", type=values.names, metavar="A,B", help="only these classes, by name or id")
     evaluate.add_argument("--label_map", metavar="FILE", help="class names of TFRecords that hold no class ids")
     evaluate.add_argument(
@@ -193,9 +205,7 @@ def _add_compare(compare: argparse.ArgumentParser) -> None:
     )
     compare.add_argument("--output", metavar="DIR", help="folder of the comparison; new, or empty (required)")
     _switch(compare, "overwrite", "replace the comparison that is in DIR")
-    compare.add_argument(
-        "--iou_type", choices=("bbox", "segm", "keypoints"), default="bbox", help="what is compared (%(default)s)"
-    )
+    compare.add_argument("--iou_type", choices=_IOU_TYPES, default="bbox", help="what is compared (%(default)s)")
     compare.add_argument("--categories", type=values.names, metavar="A,B", help="only these classes, by name or id")
     compare.add_argument("--label_map", metavar="FILE", help="class names of TFRecords that hold no class ids")
     compare.add_argument(
@@ -213,6 +223,38 @@ def _add_report(report: argparse.ArgumentParser) -> None:
     report.add_argument("--output", metavar="FILE", help="the page to write, FILE.html (required)")
     _switch(report, "overwrite", "replace FILE")
     _switch(report, "verbose", "show tracebacks")
+
+
+def _add_models(models: argparse.ArgumentParser) -> None:
+    models.add_argument("--json", action="store_true", help="as JSON")
+    _switch(models, "verbose", "show tracebacks")
+    actions = models.add_subparsers(dest="action", metavar="ACTION", title="actions")
+
+    def action(name: str, text: str, description: str) -> argparse.ArgumentParser:
+        made = actions.add_parser(name, help=text, description=description, allow_abbrev=False)
+        made.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+        return made
+
+    show = action(
+        "show", "open one, and say what it is", "Opens a detector, fetched first when need be, and describes it."
+    )
+    show.add_argument("model", metavar="MODEL", help="what --model of `beam-detect detect` takes")
+    show.add_argument("--label_map", metavar="FILE", help="class names: a .pbtxt, or a COCO JSON with categories")
+    show.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="as JSON")
+    fetch = action(
+        "fetch",
+        "download some to the cache",
+        "Downloads models to the cache. What a model's first download gave (sha256) is kept in models.lock.json there, "
+        "and later ones must match it.",
+    )
+    fetch.add_argument("model", nargs="+", metavar="NAME", help="a listed name, or a URL")
+    fetch.add_argument(
+        "--sha256", type=values.sha256, metavar="HEX", help="what its archive must have, whatever was there before"
+    )
+    verify = action("verify", "check those in the cache", "Checks every file of the models in the cache.")
+    verify.add_argument("model", nargs="*", metavar="NAME", help="only these")
+    remove = action("remove", "remove some from the cache", "Removes models from the cache; models.lock.json stays.")
+    remove.add_argument("model", nargs="+", metavar="NAME", help="a listed name, or a URL")
 
 
 def _switch(group: argparse.ArgumentParser | argparse._ArgumentGroup, name: str, text: str) -> None:

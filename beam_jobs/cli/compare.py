@@ -100,7 +100,7 @@ def _settings(options: argparse.Namespace, truth: GroundTruth) -> EvaluationSett
 
 
 def _prepare(name: str, source: str, truth_source: str, truth: GroundTruth, settings: EvaluationSettings) -> _Prepared:
-    sources = result_sources(source)
+    sources = result_sources(source, settings.iou_type)
     chunks = [one.read() for one in sources]
     images = pa.concat_tables([chunk.images for chunk in chunks])
     joined = ImageJoin.of(truth).join(images)

@@ -17,7 +17,7 @@ import msgspec
 from beam_jobs import matching, pipelines, storage
 from beam_jobs.cli import engine, interrupt
 from beam_jobs.cli.categories import chosen_ids
-from beam_jobs.cli.progress import Progress, status
+from beam_jobs.cli.progress import Progress, Transfer, status
 from beam_jobs.cli.summary import LISTED_PICTURES, listing, say, summary
 from beam_jobs.detectors import catalogue
 from beam_jobs.detectors.base import DetectorInfo
@@ -86,6 +86,8 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
     if beam_args:
         storage.set_options(beam_args)
     check_output(root, overwrite=options.overwrite)
+    if options.iou_type != "bbox" and not options.ground_truth:
+        raise UsageError(f"--iou_type {options.iou_type} says what is evaluated: give --ground_truth SOURCE as well.")
     if options.min_score is None:
         options.min_score = 0.0 if options.ground_truth else DEFAULT_MIN_SCORE  # a cut lowers AP
     with ExitStack() as stack, stages.time("total"):
@@ -160,7 +162,8 @@ def _detect(root: str, plan: Plan, source: PoolSource, pool: DetectorPool | None
 
 
 def _job(options: argparse.Namespace, root: str) -> DetectJob:
-    spec = catalogue.resolve(options.model, label_map=options.label_map, threads=options.threads)
+    with Transfer() as transfer:
+        spec = catalogue.resolve(options.model, label_map=options.label_map, threads=options.threads, watch=transfer)
     annotation = None
     if options.annotate:
         annotation = Annotation(options.annotate_min_score, options.annotate_max_boxes, options.class_agnostic)
@@ -180,7 +183,7 @@ def _evaluation(options: argparse.Namespace, root: str, job: DetectJob) -> Reque
     from beam_jobs.cli.evaluate import Request
 
     folder = storage.join(root, layout.EVALUATION_FOLDER)
-    return Request(root, options.ground_truth, folder, label_map=job.spec.categories)
+    return Request(root, options.ground_truth, folder, options.iou_type, label_map=job.spec.categories)
 
 
 def _image_ids(options: argparse.Namespace, root: str, job: DetectJob) -> tuple[GroundTruth | None, ImageIds | None]:

@@ -21,10 +21,10 @@ from beam_jobs.evaluation import metrics, outputs
 from beam_jobs.evaluation.accumulated import Accumulated
 from beam_jobs.evaluation.diagnostics import DiagnosticsResult
 from beam_jobs.evaluation.outputs import Metrics
-from beam_jobs.evaluation.settings import COCO_IOU_THRESHOLDS, AreaRange, EvaluationSettings, IouType
+from beam_jobs.evaluation.settings import COCO_IOU_THRESHOLDS, AreaRange, EvaluationSettings
 from beam_jobs.evaluation.shards import Router, gather, store_results, write_shards
 from beam_jobs.evaluation.work import Sums, matches_path
-from beam_jobs.formats.evaluated import EVALUATION_FILES, SHARDS_FOLDER, GroundTruth
+from beam_jobs.formats.evaluated import EVALUATION_FILES, SHARDS_FOLDER, GroundTruth, IouType
 from beam_jobs.formats.ground_truth import load_ground_truth
 from beam_jobs.formats.image_join import How, ImageJoin, Joined
 from beam_jobs.formats.label_map import load_label_map
@@ -116,7 +116,7 @@ def evaluate(request: Request, beam_args: Sequence[str], truth: GroundTruth | No
     """Evaluates into a folder that is empty or new; `truth` is that of the request, if it has been read."""
     truth = truth or load_truth(request)
     with status("looking at the detections …"):
-        sources = result_sources(request.detections)
+        sources = result_sources(request.detections, request.iou_type)
         # JSON is slow to parse: a file of it is parsed once, here, where what is wrong with it is said best.
         parsed = sources[0].read() if isinstance(sources[0], CocoResults) else None
         images = parsed.images if parsed else pa.concat_tables([source.read_images() for source in sources])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from beam_jobs.cli.commands import parser
@@ -48,8 +48,15 @@ def beam_flags() -> list[str]:
 
 def _flags_of(main: argparse.ArgumentParser, command: str) -> list[str]:
     (commands,) = (action for action in main._actions if isinstance(action, argparse._SubParsersAction))
-    actions = commands.choices[command]._actions
-    return [flag for action in actions for flag in action.option_strings if flag.startswith("--")]
+    return list(_all_flags(commands.choices[command]))
+
+
+def _all_flags(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        yield from (flag for flag in action.option_strings if flag.startswith("--"))
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from _all_flags(below)
 
 
 def _check_beam(rest: Sequence[str], ours: Iterable[str]) -> None:

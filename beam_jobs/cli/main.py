@@ -40,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from beam_jobs.cli import compare
 
             return compare.run(options, beam_args)
+        if options.command == "models":
+            from beam_jobs.cli import models
+
+            return models.run(options, beam_args)
         if options.command == "report":
             from beam_jobs.cli import report
 

@@ -72,6 +72,50 @@ class Progress:
             sys.stderr.flush()
 
 
+class Transfer:
+    """Shows how far a download is: call it with the bytes so far, and in all if that is known. A context manager.
+
+    Args:
+        clock: seconds; injected by tests.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._terminal = _is_terminal()
+        self._first: tuple[float, int] | None = None
+        self._shown_at = 0.0
+        self._line = ""
+
+    def __enter__(self) -> Transfer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._terminal and self._line:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+
+    def __call__(self, have: int, size: int | None) -> None:
+        now = self._clock()
+        if self._first is None or have < self._first[1]:
+            self._first, self._shown_at = (now, have), now
+        if now - self._shown_at < (_TERMINAL_SECONDS if self._terminal else _PIPE_SECONDS):
+            return
+        self._shown_at = now
+        self._line = self._words(have, size, now)
+        sys.stderr.write(f"\r\033[K{self._line}" if self._terminal else self._line + "\n")
+        sys.stderr.flush()
+
+    def _words(self, have: int, size: int | None, now: float) -> str:
+        assert self._first is not None
+        start, already = self._first
+        rate = (have - already) / (now - start)
+        words = [f"{have / 1e6:,.1f} MB" if size is None else f"{have / 1e6:,.1f} of {size / 1e6:,.1f} MB"]
+        words.append(f"{rate / 1e6:,.1f} MB/s")
+        if size is not None and rate > 0:
+            words.append(f"{duration((size - have) / rate)} left")
+        return ", ".join(words)
+
+
 def _is_terminal() -> bool:
     """Whether standard error is a terminal on which a line can be changed."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"

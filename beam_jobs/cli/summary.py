@@ -11,7 +11,7 @@ from beam_jobs.cli.progress import duration
 from beam_jobs.errors import JobError
 from beam_jobs.runs import layout
 from beam_jobs.runs.manifest import Manifest, table_files
-from beam_jobs.runs.parts import read_table
+from beam_jobs.runs.parts import Counts, read_table
 
 #: Runs of up to so many pictures list what was found in each.
 LISTED_PICTURES = 10
@@ -39,7 +39,7 @@ def summary(root: str, manifest: Manifest) -> str:
     lines = [
         ("inputs", _inputs(manifest)),
         ("pictures", f"{counts.images:,}, {counts.images_with_detections:,} of them with detections"),
-        ("detections", f"{counts.detections:,}"),
+        ("detections", _detections(counts)),
         ("failures", _failures(root, counts.failures)),
     ]
     if counts.empty_boxes:
@@ -113,6 +113,11 @@ def _inputs(manifest: Manifest) -> str:
     return "; ".join(words)
 
 
+def _detections(counts: Counts) -> str:
+    shapes = [(counts.masks, "masks"), (counts.keypoints, "keypoints")]
+    return ", ".join([f"{counts.detections:,}", *(f"{number:,} with {what}" for number, what in shapes if number)])
+
+
 def _failures(root: str, failures: dict[str, int]) -> str:
     if not failures:
         return "none"
@@ -141,6 +146,8 @@ def outputs(root: str, manifest: Manifest) -> list[str]:
         ("detections/", "one row a detection"),
         ("failures/", "one row an input that gave no result"),
         (layout.COCO_DETECTIONS, "COCO results"),
+        *([(layout.COCO_MASKS, "the same as masks alone")] if manifest.counts.masks else []),
+        *([(layout.COCO_KEYPOINTS, "the same as keypoints alone")] if manifest.counts.keypoints else []),
         (layout.COCO_DATASET, "COCO images and categories"),
         (layout.MANIFEST, "the manifest"),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 
 #: More detector processes than cores gain nothing; far more than these exhaust what the system gives a process.
 MAX_WORKERS = 256
@@ -36,6 +37,13 @@ def share(text: str) -> float:
 # argparse names the type in its own message.
 positive.__name__ = workers.__name__ = "whole number"
 share.__name__ = "number"
+
+
+def sha256(text: str) -> str:
+    """A sha256 in hexadecimal."""
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise argparse.ArgumentTypeError(f"{text} is not a sha256: 64 hexadecimal digits")
+    return text.lower()
 
 
 def numbers(text: str) -> tuple[float, ...]:

@@ -40,25 +40,48 @@ class Detector(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a model was fetched from, and what it was: what another host needs to have the same.
+
+    Args:
+        name: what people call the model.
+        entry: the name of its entry in a cache.
+        urls: where it may be; none for a model of the catalogue, which knows how to make it.
+        contents_sha256: of its files (hex).
+        archive_sha256: of the archive that it came in (hex); None when it was a folder.
+        inside: the detector's location below the entry.
+    """
+
+    name: str
+    entry: str
+    urls: tuple[str, ...] = ()
+    contents_sha256: str | None = None
+    archive_sha256: str | None = None
+    inside: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class DetectorSpec:
     """A detector that is known but not loaded: small, picklable, the same on every worker.
 
     Args:
         kind: which loader opens it.
         name: what people call it; in the tables' `model` column, with the fingerprint.
-        location: the SavedModel folder, or `module:factory`.
+        location: the SavedModel folder, the TFLite file, or `module:factory`.
         fingerprint: sha256 (hex) that identifies the weights and code, whatever the folder is called.
         categories: category_id to name, as the label map has it.
         threads: threads inside one call. Results depend on it in the last bits, so it is part of the job.
+        origin: of a model in the cache: `location` is then of this host, and another host fetches it for itself.
         min_score: detections of a lower score are not asked for: a detector may leave them out.
     """
 
-    kind: Literal["saved_model", "litert", "factory"]
+    kind: Literal["saved_model", "tflite", "litert", "factory"]
     name: str
     location: str
     fingerprint: str
     categories: Mapping[int, str]
     threads: int = 1
+    origin: Origin | None = None
     min_score: float = 0.0
 
     @property

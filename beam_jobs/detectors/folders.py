@@ -45,6 +45,7 @@ def find_saved_model(path: Path) -> ModelFolder:
     needed = "A SavedModel folder holds saved_model.pb; a folder of the zoo's layout holds saved_model/saved_model.pb."
     if not path.is_dir():
         what = "is a file, not a folder" if path.exists() else "does not exist"
+        needed += " Of files, a TFLite model is one."
         raise UsageError(f"--model {path} {what}. {needed}")
     names = sorted(child.name + "/" * child.is_dir() for child in path.iterdir())
     found = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
@@ -89,14 +90,18 @@ def categories_of(folder: ModelFolder) -> dict[int, str]:
 
 
 def _label_maps(folder: ModelFolder) -> list[Path]:
-    """The `.pbtxt` files with items, as a StringIntLabelMap in text has them; graphs in text have none."""
     places = dict.fromkeys((folder.root, folder.root / "assets", folder.saved_model, folder.saved_model / "assets"))
-    return [
-        path
-        for place in places
-        for path in sorted(place.glob("*.pbtxt"))
-        if re.search(rb"^\s*item\s*:?\s*\{", path.read_bytes(), re.MULTILINE)
-    ]
+    return [path for place in places for path in label_maps_in(place)]
+
+
+def label_maps_in(folder: Path) -> list[Path]:
+    """The `.pbtxt` files that are label maps."""
+    return [path for path in sorted(folder.glob("*.pbtxt")) if has_items(path.read_bytes())]
+
+
+def has_items(data: bytes) -> bool:
+    """Whether a text has items, as a StringIntLabelMap has them; graphs in text and label files have none."""
+    return re.search(rb"^\s*item\s*:?\s*\{", data, re.MULTILINE) is not None
 
 
 def _is_coco(folder: ModelFolder) -> bool:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
-from ai_edge_litert import interpreter as litert
 
 from beam_jobs.detectors.base import DetectorInfo, DetectorSpec, Picture
 from beam_jobs.detectors.litert_form import NETWORK, Form
 from beam_jobs.detectors.nms import Suppression
 from beam_jobs.detectors.raw_outputs import PostProcessing, detections_of_raw
-from beam_jobs.detectors.resampling import resize_bilinear
+from beam_jobs.detectors.resize import resize_bilinear
+from beam_jobs.detectors.tflite import invoke, open_interpreter
 from beam_jobs.errors import UsageError
 from beam_jobs.records import Detections
 
@@ -23,7 +25,7 @@ class LitertDetector:
 
     info: DetectorInfo
 
-    def __init__(self, network: litert.Interpreter, form: Form, min_score: float, info: DetectorInfo) -> None:
+    def __init__(self, network: Any, form: Form, min_score: float, info: DetectorInfo) -> None:
         self._network = network
         self._form = form
         # A detection has no influence on a better one: those that nobody asks for need not be looked at.
@@ -31,7 +33,7 @@ class LitertDetector:
         self._how = PostProcessing(rules, form.first_category)
         self._input = network.get_input_details()[0]["index"]
         outputs = network.get_signature_runner().get_output_details()
-        self._boxes, self._scores = (outputs[name]["index"] for name in ("boxes", "scores"))
+        self._outputs = [outputs[name]["index"] for name in ("boxes", "scores")]
         self.info = info
 
     def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
@@ -44,12 +46,10 @@ class LitertDetector:
 
     def _detect(self, picture: Picture) -> Detections:
         form = self._form
-        small = resize_bilinear(picture, form.height, form.width, half_pixel_centers=form.half_pixel_centers)
-        self._network.set_tensor(self._input, small[np.newaxis])
-        self._network.invoke()
-        boxes, scores = (self._network.get_tensor(index)[0] for index in (self._boxes, self._scores))
+        small = resize_bilinear(picture, form.height, form.width)
+        boxes, scores = invoke(self._network, self._input, small[np.newaxis], self._outputs)
         height, width = picture.shape[:2]
-        return detections_of_raw(boxes, scores, width, height, self._how)
+        return detections_of_raw(boxes[0], scores[0], width, height, self._how)
 
 
 def open_litert_form(spec: DetectorSpec) -> LitertDetector:
@@ -61,8 +61,7 @@ def open_litert_form(spec: DetectorSpec) -> LitertDetector:
     folder = Path(spec.location)
     try:
         form = Form.read(folder)
-        network = litert.Interpreter(str(folder / NETWORK), num_threads=spec.threads)
-        network.allocate_tensors()
+        network = open_interpreter(str(folder / NETWORK), spec.threads)
     except (OSError, ValueError, RuntimeError, msgspec.MsgspecError) as error:
         raise UsageError(f"{folder} cannot be opened with LiteRT: {str(error).splitlines()[0]}") from error
     details = {
@@ -70,5 +69,6 @@ def open_litert_form(spec: DetectorSpec) -> LitertDetector:
         "outputs": "boxes, scores (suppressed here)",
         "batch": "1",
         "threads": str(spec.threads),
+        "litert": version("ai-edge-litert"),
     }
     return LitertDetector(network, form, spec.min_score, DetectorInfo("litert", details))

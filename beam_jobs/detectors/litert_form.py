@@ -1,7 +1,8 @@
 """The form in which LiteRT runs a detector: a network up to its raw boxes and scores, and what lies around it.
 
 A form is a folder with `network.tflite` and `form.json`. The network takes one picture, float32
-[1, height, width, 3] of 0 to 255, already of its size; its outputs are `boxes` [1, A, 4], ymin, xmin, ymax, xmax as
+[1, height, width, 3] of 0 to 255, already of its size
+(`resize.resize_bilinear`); its outputs are `boxes` [1, A, 4], ymin, xmin, ymax, xmax as
 shares of the picture, and `scores` [1, A, C], 0 to 1. What follows the network is `raw_outputs`.
 """
 
@@ -19,14 +20,12 @@ class Form(msgspec.Struct, frozen=True):
 
     Args:
         height, width: of the network's input, in pixels.
-        half_pixel_centers: how pictures are resized to it, see `resampling.resize_bilinear`.
         iou, score, per_class, total: see `nms.Suppression`.
         first_category: see `raw_outputs.PostProcessing`.
     """
 
     height: int
     width: int
-    half_pixel_centers: bool
     iou: float
     score: float
     per_class: int

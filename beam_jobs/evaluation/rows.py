@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from beam_jobs.evaluation.settings import IouType
+from beam_jobs.formats.evaluated import IouType
 
 #: COCO's keypoints: 17, each x, y, v. Their tolerances are part of COCO's parameters, so there are no others.
 _KEYPOINT_NUMBERS = 17 * 3

@@ -6,11 +6,10 @@ Source: `Params` of pycocotools (https://github.com/cocodataset/cocoapi/blob/mas
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-IouType = Literal["bbox", "segm", "keypoints"]
+from beam_jobs.formats.evaluated import IouType
 
 #: As COCO makes them: the last bits of some differ from the decimal.
 COCO_IOU_THRESHOLDS: tuple[float, ...] = tuple(

@@ -9,10 +9,11 @@ from operator import attrgetter
 import msgspec
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from beam_jobs.formats.coco_faults import DECODE_ERRORS, FaultError, check_boxes, fault_of, kind_of, refusal
 from beam_jobs.formats.coco_truth import Box, Id, Int32
-from beam_jobs.formats.evaluated import RESULTS
+from beam_jobs.formats.evaluated import RESULTS, IouType
 from beam_jobs.formats.result_tables import KINDS, WHAT, results_table
 from beam_jobs.formats.textfile import read_whole
 
@@ -39,8 +40,13 @@ class _Result(msgspec.Struct, gc=False):
 _FIELDS = ("bbox", "segmentation", "keypoints")
 
 
-def read_coco_results(path: str) -> pa.Table:
+def read_coco_results(path: str, iou_type: IouType = "bbox") -> pa.Table:
     """The rows of `RESULTS` of a COCO results file; gzip, too.
+
+    Either all results have a bbox, or none. Where they have, some may lack a mask or keypoints, as in a run's file.
+
+    Args:
+        iou_type: what is compared; in `bbox`, results that are masks alone get the box around it.
 
     Raises:
         UsageError: it is not such a file, or has a result that cannot be evaluated; file, place and remedy.
@@ -54,12 +60,12 @@ def read_coco_results(path: str) -> pa.Table:
         raise refusal(WHAT, path, *fault_of(data, error)) from error
     del data
     try:
-        return _table(found)
+        return _table(found, iou_type)
     except FaultError as fault:
         raise refusal(WHAT, path, fault.what, fault.remedy) from fault
 
 
-def _table(found: Sequence[_Result]) -> pa.Table:
+def _table(found: Sequence[_Result], iou_type: IouType) -> pa.Table:
     if not found:
         return RESULTS.empty_table()
     # Attributes are fetched by `map` here, and what no result has is not looked at: it is most of the time of a file.
@@ -69,7 +75,7 @@ def _table(found: Sequence[_Result]) -> pa.Table:
         missing = values.count(None)
         if missing < len(found):
             given[name] = values
-        if 0 < missing < len(found):
+        if 0 < missing < len(found) and (name == "bbox" or "bbox" not in given):
             other = values.index(None)
             first = next(at for at, value in enumerate(values) if value is not None)
             raise FaultError(
@@ -87,6 +93,8 @@ def _table(found: Sequence[_Result]) -> pa.Table:
         check_boxes(boxes, "", lambda at: f"image_id {found[at].image_id}")
     elif "keypoints" in given:
         boxes = np.array([_extent(points) for points in given["keypoints"]])
+    elif iou_type == "bbox":
+        boxes = _around(given["segmentation"], found)
     else:
         boxes = np.full((len(found), 4), np.nan)
     return results_table(
@@ -94,7 +102,7 @@ def _table(found: Sequence[_Result]) -> pa.Table:
         np.fromiter(map(attrgetter("category_id"), found), np.int32, len(found)),
         boxes,
         np.fromiter(map(attrgetter("score"), found), np.float64, len(found)),
-        _shapes(found) if given.keys() - {"bbox"} else None,
+        _shapes(found) if iou_type != "bbox" and given.keys() - {"bbox"} else None,
     )
 
 
@@ -123,3 +131,16 @@ def _extent(points: Sequence[float]) -> tuple[float, float, float, float]:
     """The box of all keypoints, as pycocotools' `loadRes` makes it: those that are not visible, too."""
     x, y = points[0::3], points[1::3]
     return min(x), min(y), max(x) - min(x), max(y) - min(y)
+
+
+def _around(masks: Sequence[_Rle], found: Sequence[_Result]) -> NDArray[np.float64]:
+    """float64 [N, 4]: the boxes around masks, as pycocotools' `loadRes` makes them."""
+    from hotcoco import mask as coco_mask  # takes a while, and hardly anybody needs it
+
+    boxes = np.empty((len(masks), 4))
+    for at, mask in enumerate(masks):
+        try:
+            boxes[at] = coco_mask.toBbox({"size": mask.size, "counts": mask.counts})
+        except ValueError as error:
+            raise FaultError(f"[{at}] (image_id {found[at].image_id}): segmentation: {error}", "correct it") from error
+    return boxes

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
+
+#: What of an object is compared: COCO's word for it.
+IouType = Literal["bbox", "segm", "keypoints"]
 
 METRICS = "metrics.json"
 #: The files of an evaluation in its folder.

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from beam_jobs import storage
 from beam_jobs.formats.coco_faults import FaultError, check_boxes, refusal
-from beam_jobs.formats.result_tables import WHAT, results_table
+from beam_jobs.formats.evaluated import IouType
+from beam_jobs.formats.result_tables import WHAT, images_of, results_table
+from beam_jobs.formats.shapes import evaluated_shapes
 from beam_jobs.records import MAX_IMAGE_ID
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
+#: The column that is compared.
+_SHAPES: Mapping[str, str] = {"segm": "mask", "keypoints": "keypoints"}
 _NEEDED = {"image_id": pa.int64(), "category_id": pa.int32(), "score": pa.float64()}
 
 
-def read_parquet_results(path: str) -> tuple[pa.Table, pa.ChunkedArray | None]:
-    """The results of a Parquet file, and its file names, if it has them."""
+def read_parquet_results(path: str, iou_type: IouType = "bbox") -> tuple[pa.Table, pa.Table]:
+    """The results of a Parquet file, rows of `RESULTS`, and its images, rows of `RESULT_IMAGES`.
+
+    In `segm` they are the rows that have a mask, with NaN as their box, so that the area is the mask's as in
+    `coco/detections_segm.json`; in `keypoints` those that have keypoints. They keep their numbers among all rows.
+    """
     present = check_columns(path)
-    table = read_columns(path, [*_NEEDED, *_SIDES, *(["file_name"] if "file_name" in present else [])])
+    shape = _SHAPES.get(iou_type)
+    optional = [name for name in ("file_name", shape) if name in present]
+    table = read_columns(path, [*_NEEDED, *_SIDES, *optional])
     image_ids, category_ids, scores = (values(path, table, name, kind) for name, kind in _NEEDED.items())
     xmin, ymin, xmax, ymax = (values(path, table, name, pa.float64()) for name in _SIDES)
     boxes = np.stack([xmin, ymin, xmax - xmin, ymax - ymin], axis=1)
@@ -37,9 +48,33 @@ def read_parquet_results(path: str) -> tuple[pa.Table, pa.ChunkedArray | None]:
             if bad.any():
                 at = int(np.argmax(bad))
                 raise FaultError(f"row [{at}]: {name} is {ids[at]}", "ids are 0 to 2^53 - 1")
+        shapes = None if shape is None else evaluated_shapes(table, iou_type)
     except FaultError as fault:
         raise refusal(WHAT, path, fault.what, fault.remedy) from fault
-    return results_table(image_ids, category_ids, boxes, scores), table["file_name"] if "file_name" in present else None
+    images = images_of(image_ids, table["file_name"] if "file_name" in present else None)
+    if iou_type == "segm":
+        boxes[:] = np.nan
+    results = results_table(image_ids, category_ids, boxes, scores, shapes)
+    if iou_type != "bbox":
+        results = results.filter(pc.is_valid(results["segmentation" if iou_type == "segm" else "keypoints"]))
+    return results, images
+
+
+def refuse_shapeless(source: str, paths: Sequence[str], iou_type: IouType) -> None:
+    """Refuses Parquet files that have rows but, in `segm`, not one mask; in `keypoints`, no keypoints."""
+    shape = _SHAPES.get(iou_type)
+    if shape is None:
+        return
+    rows = 0
+    for path in paths:
+        given = shape in check_columns(path)
+        column = read_columns(path, [shape if given else "image_id"])[0]
+        if given and column.null_count < len(column):
+            return
+        rows += len(column)
+    if rows:
+        what = "masks" if iou_type == "segm" else "keypoints"
+        raise refusal(WHAT, source, f"it has no {what}", f"compare by bbox, or detect with a model that gives {what}")
 
 
 def values(path: str, table: pa.Table, name: str, kind: pa.DataType) -> NDArray[Any]:

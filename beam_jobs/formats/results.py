@@ -18,7 +18,14 @@ from beam_jobs import storage
 from beam_jobs.errors import UsageError
 from beam_jobs.formats.coco_faults import DECODE_ERRORS, head_of, refusal
 from beam_jobs.formats.coco_results import read_coco_results
-from beam_jobs.formats.parquet_results import check_columns, read_columns, read_parquet_results, values
+from beam_jobs.formats.evaluated import IouType
+from beam_jobs.formats.parquet_results import (
+    check_columns,
+    read_columns,
+    read_parquet_results,
+    refuse_shapeless,
+    values,
+)
 from beam_jobs.formats.result_tables import KINDS, RESULT_IMAGES, WHAT, ResultChunk, images_of
 from beam_jobs.formats.textfile import json_fault, read_whole
 from beam_jobs.formats.tfrecord import HEAD_BYTES, looks_like_tfrecord
@@ -41,16 +48,22 @@ class ResultSource(Protocol):
         """The images of `read`, in a run for the price of these alone."""
 
 
-def result_sources(source: str) -> list[ResultSource]:
+def result_sources(source: str, iou_type: IouType = "bbox") -> list[ResultSource]:
     """The sources of results: of a run its parts, in its order; a COCO file; each of several Parquet files.
 
     What a file is, its content says. Of Parquet files the columns are checked here, and that no image is in two.
+
+    Args:
+        iou_type: what the sources are read for. In `segm` and `keypoints`, rows of a run's tables that have no mask or
+            no keypoints are left out, as they are in its COCO files of these.
 
     Raises:
         UsageError: there is nothing, or it is something else; the name and the remedy.
     """
     if storage.exists(storage.join(source, _MANIFEST)):
-        return list(_run_parts(source))
+        runs_parts = _run_parts(source, iou_type)
+        refuse_shapeless(source, [storage.join(part.root, part.detections) for part in runs_parts], iou_type)
+        return list(runs_parts)
     if storage.exists(storage.join(source, "_plan")):
         raise UsageError(f"the run {display_name(source)!r} is not finished: it has no {_MANIFEST}; run it to its end")
     try:
@@ -61,13 +74,14 @@ def result_sources(source: str) -> list[ResultSource]:
     if len(files) == 1 and not heads[0].startswith(_PARQUET_MAGIC):
         if looks_like_tfrecord(heads[0]):
             raise refusal(WHAT, files[0].uri, "it is a TFRecord file", KINDS)
-        return [CocoResults(files[0].uri)]
+        return [CocoResults(files[0].uri, iou_type)]
     for file, head in zip(files, heads, strict=True):
         if not head.startswith(_PARQUET_MAGIC):
             fault = f"it is one of {len(files):,} files of {display_name(source)!r}, and no Parquet file"
             raise refusal(WHAT, file.uri, fault, KINDS)
-    parts = [ParquetResults(file.uri) for file in files]
+    parts = [ParquetResults(file.uri, iou_type) for file in files]
     _refuse_shared_images(parts)
+    refuse_shapeless(source, [part.path for part in parts], iou_type)
     return list(parts)
 
 
@@ -81,7 +95,7 @@ class _Run(msgspec.Struct):
     files: list[_File]
 
 
-def _run_parts(root: str) -> list[RunPart]:
+def _run_parts(root: str, iou_type: IouType) -> list[RunPart]:
     path = storage.join(root, _MANIFEST)
     data = read_whole(path, "manifest")
     try:
@@ -93,7 +107,7 @@ def _run_parts(root: str) -> list[RunPart]:
     )
     if [name.partition("/")[2] for name in images] != [name.partition("/")[2] for name in detections]:
         raise refusal("manifest", path, "its images and detections are not of the same parts", "run it again")
-    return [RunPart(root, *pair) for pair in zip(images, detections, strict=True)]
+    return [RunPart(root, *pair, iou_type) for pair in zip(images, detections, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +117,11 @@ class RunPart:
     root: str
     images: str
     detections: str
+    iou_type: IouType = "bbox"
 
     def read(self) -> ResultChunk:
         """See `ResultSource`. Boxes are as in the run's COCO file: float64 of the columns, width = xmax - xmin."""
-        results = read_parquet_results(storage.join(self.root, self.detections))[0]
+        results = read_parquet_results(storage.join(self.root, self.detections), self.iou_type)[0]
         return ResultChunk(self.read_images(), results, all_images=True)
 
     def read_images(self) -> pa.Table:
@@ -119,11 +134,12 @@ class ParquetResults:
     """A Parquet file with the columns of a run's detections; `file_name` may be missing."""
 
     path: str
+    iou_type: IouType = "bbox"
 
     def read(self) -> ResultChunk:
         """See `ResultSource`."""
-        results, names = read_parquet_results(self.path)
-        return ResultChunk(images_of(results["image_id"].to_numpy(), names), results, all_images=False)
+        results, images = read_parquet_results(self.path, self.iou_type)
+        return ResultChunk(images, results, all_images=False)
 
     def read_images(self) -> pa.Table:
         """See `ResultSource`."""
@@ -138,10 +154,11 @@ class CocoResults:
     """A COCO results file."""
 
     path: str
+    iou_type: IouType = "bbox"
 
     def read(self) -> ResultChunk:
         """See `ResultSource`."""
-        results = read_coco_results(self.path)
+        results = read_coco_results(self.path, self.iou_type)
         return ResultChunk(images_of(results["image_id"].to_numpy(), None), results, all_images=False)
 
     def read_images(self) -> pa.Table:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 
 from beam_jobs import boxes as box_arithmetic
 from beam_jobs.errors import InputError
+from beam_jobs.formats.shapes import SHAPES, shape_columns
 from beam_jobs.records import Detections, ImageKey
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
-def _schema(name: str, *fields: tuple[str, pa.DataType]) -> pa.Schema:
+def _schema(name: str, *fields: tuple[str, pa.DataType], nullable: Iterable[pa.Field] = ()) -> pa.Schema:
     metadata = {"beam_detect.table": name, "beam_detect.schema_version": str(SCHEMA_VERSION)}
-    return pa.schema([pa.field(column, kind, nullable=False) for column, kind in fields], metadata=metadata)
+    never_null = [pa.field(column, kind, nullable=False) for column, kind in fields]
+    return pa.schema([*never_null, *nullable], metadata=metadata)
 
 
 _KEY = (("image_id", pa.int64()), ("file_name", pa.string()), ("frame", pa.int32()))
@@ -57,6 +59,7 @@ DETECTIONS = _schema(
     ("xmax", pa.float32()),
     ("ymax", pa.float32()),
     ("area", pa.float32()),
+    nullable=SHAPES,
 )
 FAILURES = _schema(
     "failures",
@@ -206,7 +209,7 @@ class RowsBuilder:
     model: str
     categories: Mapping[int, str]
     _columns: dict[str, list[tuple[object, ...]]] = field(default_factory=lambda: {name: [] for name in _TRAVELLING})
-    _detections: list[tuple[ImageKey, Place, Detections]] = field(default_factory=list)
+    _detections: list[tuple[ImageKey, Place, Detections, pa.Table]] = field(default_factory=list)
     _counters: Counter[str] = field(default_factory=Counter)
 
     def image(
@@ -215,7 +218,9 @@ class RowsBuilder:
         """A picture with its detections, best first. `uri` is the text that people see."""
         name_and_facts = (uri, key.file_name, key.frame, *astuple(facts))
         self._append("images", place, (key.image_id, *name_and_facts, len(detections), self.model))
-        self._detections.append((key, place, detections))
+        shapes = shape_columns(detections, facts.width, facts.height)
+        # Grids are large, and are not needed any more.
+        self._detections.append((key, place, replace(detections, masks=None), shapes))
         self._counters["empty_boxes"] += empty_boxes
 
     def timing(self, key: ImageKey, place: Place, process: str, milliseconds: tuple[float, ...]) -> None:
@@ -247,25 +252,27 @@ class RowsBuilder:
         found = [entry for entry in self._detections if len(entry[2])]
         if not found:
             return _TRAVELLING["detections"].empty_table()
-        counts = [len(detections) for _, _, detections in found]
-        category_ids = np.concatenate([detections.category_ids for _, _, detections in found])
-        boxes = np.concatenate([detections.boxes for _, _, detections in found])
+        counts = [len(detections) for _, _, detections, _ in found]
+        category_ids = np.concatenate([detections.category_ids for _, _, detections, _ in found])
+        boxes = np.concatenate([detections.boxes for _, _, detections, _ in found])
+        shapes = pa.concat_tables([shapes for _, _, _, shapes in found])
 
         def each(values: Iterable[object], kind: pa.DataType) -> pa.Array:
             return pa.array(values, kind).take(pa.array(np.repeat(np.arange(len(found)), counts)))
 
         columns = {
-            "image_id": each((key.image_id for key, _, _ in found), pa.int64()),
-            "file_name": each((key.file_name for key, _, _ in found), pa.string()),
-            "frame": each((key.frame for key, _, _ in found), pa.int32()),
+            "image_id": each((key.image_id for key, _, _, _ in found), pa.int64()),
+            "file_name": each((key.file_name for key, _, _, _ in found), pa.string()),
+            "frame": each((key.frame for key, _, _, _ in found), pa.int32()),
             "rank": np.concatenate([np.arange(count, dtype=np.int32) for count in counts]),
             "category_id": category_ids,
             "category": self._names(category_ids),
-            "score": np.concatenate([detections.scores for _, _, detections in found]),
+            "score": np.concatenate([detections.scores for _, _, detections, _ in found]),
             **{side: boxes[:, i] for i, side in enumerate(("xmin", "ymin", "xmax", "ymax"))},
             "area": box_arithmetic.area(boxes),
-            "input": each((place.input for _, place, _ in found), pa.int64()),
-            "record": each((-1 if place.record is None else place.record for _, place, _ in found), pa.int64()),
+            **{name: shapes[name] for name in shapes.column_names},
+            "input": each((place.input for _, place, _, _ in found), pa.int64()),
+            "record": each((-1 if place.record is None else place.record for _, place, _, _ in found), pa.int64()),
         }
         return pa.table(columns, schema=_TRAVELLING["detections"])
 

@@ -68,6 +68,20 @@ def draw(
     return np.asarray(image)
 
 
+def scale_of(width: int, height: int) -> float:
+    """How much larger than in a picture of 640x480 lines and text are: they grow more slowly than the picture.
+
+    With an exponent below 1, a picture of fifty megapixels that is looked at as a whole still has legible text, without
+    letters of 200 pixels where it is looked at in full size.
+    """
+    return float((math.sqrt(width * height) / math.sqrt(640 * 480)) ** 0.8)
+
+
+def line_width(width: int, height: int) -> int:
+    """Pixels of the lines in a picture; 2 for 640x480."""
+    return max(1, round(2.2 * scale_of(width, height)))
+
+
 def class_colour(category_id: int) -> Colour:
     """The RGB colour of a class: the same always and everywhere, and far from those of the neighbouring ids.
 
@@ -118,17 +132,13 @@ class _Label:
 
 
 class _Style:
-    """The sizes for one picture.
-
-    640x480 gets 14 pixels of text and lines of 2. With an exponent below 1, a picture of fifty megapixels that is
-    looked at as a whole still has legible text, without letters of 200 pixels where it is looked at in full size.
-    """
+    """The sizes for one picture. 640x480 gets 14 pixels of text."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.width, self.height = size
-        scale = (math.sqrt(self.width * self.height) / math.sqrt(640 * 480)) ** 0.8
+        scale = scale_of(*size)
         self.text = max(_MIN_TEXT, round(14 * scale))
-        self.line = max(1, round(2.2 * scale))
+        self.line = line_width(*size)
         self.rim = max(1, round(0.5 * scale)) if self.line > 1 else 0
 
     def draw_box(self, canvas: ImageDraw.ImageDraw, box: Rectangle, colour: Colour) -> None:

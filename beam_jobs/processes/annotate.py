@@ -1,4 +1,4 @@
-"""Annotated pictures: which boxes are drawn, what their labels say, and where the picture goes."""
+"""Annotated pictures: which detections are drawn, what their labels say, and where the picture goes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from beam_jobs import storage
+from beam_jobs.formats.coco_keypoints import SKELETON, are_of_people
 from beam_jobs.imaging.decode import Decoded, encode
 from beam_jobs.imaging.draw import class_colour, draw
+from beam_jobs.imaging.draw_keypoints import draw_keypoints
+from beam_jobs.imaging.draw_masks import draw_masks
+from beam_jobs.masks import patches
 from beam_jobs.records import Detections
 
 
@@ -19,7 +23,7 @@ class Annotation:
     """What is drawn.
 
     Args:
-        min_score: boxes below it are left out.
+        min_score: detections below it are left out.
         max_boxes: the best so many.
         class_agnostic: one colour, and the score alone in the label.
     """
@@ -46,7 +50,7 @@ def write_annotated(
     categories: Mapping[int, str],
     annotation: Annotation,
 ) -> Written:
-    """Draws `found` (best first) on the picture and writes it below `root`.
+    """Draws `found` (best first) on the picture, masks under keypoints under boxes, and writes it below `root`.
 
     In the picture's own format; as PNG where that cannot hold so many pixels a side.
 
@@ -61,7 +65,14 @@ def write_annotated(
         ids = drawn.category_ids.tolist()
         labels = [f"{categories.get(i, str(i))} {score}" for i, score in zip(ids, scores, strict=True)]
         colours = [class_colour(i) for i in ids]
-    pixels = draw(decoded.pixels, drawn.boxes, labels, colours)
+    pixels = decoded.pixels
+    if drawn.masks is not None:
+        pixels = draw_masks(pixels, patches(drawn.masks, decoded.width, decoded.height), colours)
+    if drawn.keypoints is not None:
+        count = drawn.keypoints.shape[1]
+        people = [are_of_people(categories.get(i, ""), count) for i in drawn.category_ids.tolist()]
+        pixels = draw_keypoints(pixels, drawn.keypoints, [SKELETON if one else () for one in people], colours)
+    pixels = draw(pixels, drawn.boxes, labels, colours)
     try:
         data = encode(pixels, decoded.format)
     except ValueError:

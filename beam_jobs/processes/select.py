@@ -28,8 +28,9 @@ class Selection:
 def select(found: Detections, width: int, height: int, rules: Selection) -> tuple[Detections, int]:
     """The detections to keep, best first, and how many of those the rules ask for had an empty box.
 
-    Boxes are clipped to the picture (`width`, `height` in pixels). Ties in score are ordered by category, then box, so
-    that the order is the same whatever order the model gave.
+    Boxes are clipped to the picture (`width`, `height` in pixels); keypoints are not: neither the API nor COCO moves
+    one that is guessed to lie outside. Ties in score are ordered by category, then box, so that the order is the same
+    whatever order the model gave.
     """
     wanted = found.scores >= rules.min_score  # a NaN score is below everything
     if rules.category_ids is not None:

@@ -6,6 +6,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO, cast
 
 import pyarrow as pa
@@ -57,17 +58,28 @@ def finalise(root: str, plan: Plan, categories: Mapping[int, str], description: 
     for record in records:
         counts.add(record.counts)
     classes = {**{int(i): i for i in counts.unnamed_category_ids}, **categories}
-    info = coco.Info(description, "1.0")
     tables = [file for record in records for file in record.files]
-    written = [
-        _write(root, layout.COCO_DETECTIONS, lambda out: coco.write_results(out, _each(root, tables, "detections"))),
-        _write(
-            root, layout.COCO_DATASET, lambda out: coco.write_dataset(out, info, classes, _each(root, tables, "images"))
-        ),
-    ]
+    written = _write_coco(root, tables, counts, classes, coco.Info(description, "1.0"))
     detector, work_s = _times(root, tables)
     files = [*tables, *written, *_plan_files(root, plan)]
     return Outcome(counts, renamed, detector, work_s, files, _known_image_ids(root, tables))
+
+
+def _write_coco(
+    root: str, tables: Sequence[FileRecord], counts: Counts, classes: Mapping[int, str], info: coco.Info
+) -> list[FileRecord]:
+    def detections() -> Iterator[pa.Table]:
+        return _each(root, tables, "detections")
+
+    kinds: list[tuple[str, coco.Results]] = [(layout.COCO_DETECTIONS, coco.results)]
+    if counts.masks:
+        kinds.append((layout.COCO_MASKS, coco.mask_results))
+    if counts.keypoints:
+        kinds.append((layout.COCO_KEYPOINTS, coco.keypoint_results))
+    written = [_write(root, path, partial(coco.write_results, tables=detections(), kind=kind)) for path, kind in kinds]
+    people = counts.keypoints > 0 and any(map(coco.have_people, detections()))
+    write = partial(coco.write_dataset, info=info, categories=classes, tables=_each(root, tables, "images"))
+    return [*written, _write(root, layout.COCO_DATASET, partial(write, people=people))]
 
 
 def _known_image_ids(root: str, tables: Sequence[FileRecord]) -> int | None:

@@ -105,7 +105,8 @@ def _old_plan(root: str) -> Plan:
 
 def _owned(root: str, plan: Plan) -> Iterator[str]:
     """Every path that the run may have written, relative to `root`, but for the plan itself."""
-    yield from (layout.SUCCESS, layout.MANIFEST, layout.COCO_DETECTIONS, layout.COCO_DATASET)
+    yield from (layout.SUCCESS, layout.MANIFEST)
+    yield from (layout.COCO_DETECTIONS, layout.COCO_MASKS, layout.COCO_KEYPOINTS, layout.COCO_DATASET)
     for part in range(len(plan.parts)):
         if plan.job.get("annotation"):
             yield from _annotated(root, part)

@@ -19,7 +19,7 @@ from beam_jobs.runs.plan import Renamed
 MANIFEST_VERSION = 1
 
 #: Packages whose version may change a byte of the results.
-_PACKAGES = ("apache-beam", "numpy", "pillow", "pyarrow", "tensorflow")
+_PACKAGES = ("ai-edge-litert", "apache-beam", "numpy", "pillow", "pyarrow", "tensorflow")
 
 
 class ModelRecord(msgspec.Struct, frozen=True):

@@ -37,6 +37,7 @@ class Counts(msgspec.Struct):
         failures: rows of `failures`, by code.
         images_with_detections: pictures in which something was found.
         detections: rows of `detections`.
+        masks, keypoints: those of them that have such.
         annotated: annotated pictures.
         empty_boxes: boxes that had no area inside the picture, and were left out.
         unnamed_category_ids: detections whose class id the label map does not name, by id.
@@ -48,6 +49,8 @@ class Counts(msgspec.Struct):
     failures: dict[str, int] = {}
     images_with_detections: int = 0
     detections: int = 0
+    masks: int = 0
+    keypoints: int = 0
     annotated: int = 0
     empty_boxes: int = 0
     unnamed_category_ids: dict[str, int] = {}
@@ -162,7 +165,13 @@ def _account(part: int, planned: Iterable[PlannedInput], rows: Rows) -> Counts:
         failures=dict(sorted(failures.items())),
         images_with_detections=sum(count > 0 for count in found),
         detections=sum(found),
+        masks=_given(tables["detections"]["mask"]),
+        keypoints=_given(tables["detections"]["keypoints"]),
         annotated=tables["annotated"].num_rows,
         empty_boxes=rows.counters.get("empty_boxes", 0),
         unnamed_category_ids=dict(sorted(unnamed.items(), key=lambda item: int(item[0]))),
     )
+
+
+def _given(column: pa.ChunkedArray) -> int:
+    return len(column) - int(column.null_count)
