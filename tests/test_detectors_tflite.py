@@ -21,7 +21,8 @@ from beam_jobs.detectors import catalogue, open_detector
 from beam_jobs.detectors.base import Detector, DetectorSpec
 from beam_jobs.detectors.resize import resize_bilinear
 from beam_jobs.detectors.tflite_files import parse_labels
-from beam_jobs.detectors.tflite_model import read_model
+from beam_jobs.detectors.tflite_input import input_of
+from beam_jobs.detectors.tflite_model import Normalisation, TfliteTensor, read_model
 from beam_jobs.errors import UsageError
 from beam_jobs.formats.label_map import COCO_CATEGORIES
 from beam_jobs.records import Detections
@@ -179,7 +180,7 @@ class TestPixels:
         file = tmp_path / "upper_half.tflite"
         file.write_bytes(with_metadata((models / "uint8.tflite").read_bytes(), [0], [255]))
         upper_half = open_file(file)
-        assert "(pixel - 0) / 255, by its metadata; in steps of 0.00784" in upper_half.info.details["pixels"]
+        assert "(pixel - 0) / 255, by its metadata; scale 0.00784" in upper_half.info.details["pixels"]
         (tensor,) = read_model(file.read_bytes()).inputs
         assert tensor.quantisation is not None
         halves = cells(4) // 2
@@ -187,6 +188,43 @@ class TestPixels:
         (found,), (wanted,) = upper_half.detect([halves * 2]), open_file(models / "uint8.tflite").detect([levels])
         assert len(found) > 0
         assert_array_equal(found.boxes, wanted.boxes)
+
+    @pytest.mark.parametrize(
+        ("dtype", "quantisation", "levels"),
+        [
+            ("uint8", None, [0, 100, 255]),
+            ("uint8", (1 / 128, 128), [0, 100, 255]),  # TF1's quantised training
+            ("uint8", (1 / 127.5, 127), [0, 100, 255]),
+            ("uint8", (1 / 255, 0), [0, 100, 255]),
+            ("uint8", (1.0, 0), [0, 100, 255]),
+            ("int8", (1 / 127.5, -1), [-128, -28, 127]),
+            ("int8", (1.0, -128), [-128, -28, 127]),
+            ("int8", (0.02, 5), [-45, -6, 55]),  # -1, -0.216 and 1 in its steps
+        ],
+    )
+    def test_an_integer_inputs_range_says_what_it_takes(
+        self, dtype: str, quantisation: tuple[float, int] | None, levels: list[int]
+    ) -> None:
+        takes = input_of(TfliteTensor(0, "image", dtype, (1, 1, 1, 3), quantisation), None)
+        given = takes.tensor_of(np.array([[[0, 100, 255]]], np.uint8))
+        assert (given.dtype.name, given.ravel().tolist()) == (dtype, levels)
+
+    @pytest.mark.parametrize(
+        ("dtype", "shape", "normalisation", "said"),
+        [
+            ("float16", (1, 2, 2, 3), None, "^$"),
+            ("float32", (1, -1, -1, 3), None, "^$"),
+            ("float32", (8, 2, 2, 3), None, "^$"),
+            ("int8", (1, 2, 2, 3), None, "its int8 input has no scale"),
+            ("float32", (1, 2, 2, 3), ((0.0,), (0.0,)), "its metadata give no usable mean and std"),
+            ("float32", (1, 2, 2, 3), ((0.0, 1.0), (1.0,)), "its metadata give no usable mean and std"),
+        ],
+    )
+    def test_what_cannot_take_pictures(
+        self, dtype: str, shape: tuple[int, ...], normalisation: Normalisation | None, said: str
+    ) -> None:
+        with pytest.raises(ValueError, match=said):
+            input_of(TfliteTensor(0, "image", dtype, shape, None), normalisation)
 
     def test_each_channel_may_have_its_own(self, models: Path, tmp_path: Path) -> None:
         file = tmp_path / "channels.tflite"
