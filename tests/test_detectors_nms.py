@@ -17,7 +17,7 @@ RULES = Suppression(iou=0.5, score=0.1, per_class=100, total=100)
 def brute_force(boxes, classes, scores, rules):
     """One candidate after the other, best first, as the definition says."""
     kept: list[int] = []
-    for i in sorted(np.flatnonzero(scores > rules.score), key=lambda i: (-scores[i], i)):
+    for i in sorted(np.flatnonzero(scores > rules.score).tolist(), key=lambda i: (-scores[i], i)):
         mine = [j for j in kept if classes[j] == classes[i]]
         near = overlaps(boxes[[i] * len(mine)], boxes[mine])
         if len(mine) < rules.per_class and not (near > rules.iou).any():
