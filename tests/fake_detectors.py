@@ -62,6 +62,12 @@ class _Colours:
 colours = _Colours()
 
 
+class BoxesOnly(ColourDetector):
+    """Says what it gives, as SavedModels do."""
+
+    info = DetectorInfo("python", {"outputs": "detection_boxes, detection_scores, detection_classes"})
+
+
 class MaskDetector(ColourDetector):
     """Finds what `ColourDetector` does, each with a mask: a grid of 33x33 over the box that is 1 on its colour."""
 

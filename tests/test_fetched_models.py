@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_jobs.detectors import catalogue, coco_ssd, download, fetched, sources
+from beam_jobs.detectors import archive, catalogue, coco_ssd, download, fetched, sources
 from beam_jobs.detectors.base import DetectorSpec
 from beam_jobs.detectors.cache import sha256_of
 from beam_jobs.detectors.zoo import ROOT, ZOO
@@ -239,14 +240,17 @@ class TestUrls:
         model = fetched.model_in(cache / "models" / origin.entry / origin.name)
         assert (model.name, model.read_bytes()) == ("mine.tflite", b"\0\0\0\0TFL3")
 
-    def test_one_that_has_changed_is_refused(self, server: ModelServer) -> None:
-        url = f"{server.url}/m.tgz"
-        server.files["/m.tgz"] = ARCHIVE
+    @pytest.mark.parametrize("path", ["/unpacked.tgz", "/{found}.tgz", "/saved_model.tar.gz"])
+    def test_one_that_has_changed_is_refused(self, server: ModelServer, path: str) -> None:
+        url = f"{server.url}{path}"
+        server.files[path] = ARCHIVE
         resolve(url)
-        server.files["/m.tgz"] = OTHER
-        with pytest.raises(UsageError, match=rf"m from {url} is not what is expected: .* models fetch {url} --sha256"):
+        server.files[path] = OTHER
+        with pytest.raises(
+            UsageError, match=rf" is not what is expected: .* models fetch {re.escape(url)} --sha256 \w"
+        ):
             resolve(url)
-        server.files["/m.tgz"] = ARCHIVE
+        server.files[path] = ARCHIVE
         resolve(url)
 
     def test_without_its_server_the_cached_one_is_used(self, server: ModelServer) -> None:
@@ -294,6 +298,12 @@ class TestBuckets:
     def test_names_that_lead_out(self, bucket: dict[str, bytes], cache: Path) -> None:
         bucket["obj://b/m/../../../../evil"] = b"x"
         with pytest.raises(UsageError, match="holds a name that leads out of it"):
+            resolve("obj://b/m")
+
+    def test_a_whole_bucket_is_no_model(self, bucket: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+        bucket.update({f"obj://b/m/{i}": b"x" for i in range(20)})
+        monkeypatch.setattr(archive, "MAX_FILES", 10)
+        with pytest.raises(UsageError, match=r"obj://b/m holds more than a model may have, 10 files or 8,\d+"):
             resolve("obj://b/m")
 
     def test_nothing_there_and_no_file_system(self, bucket: dict[str, bytes]) -> None:

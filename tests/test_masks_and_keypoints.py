@@ -239,6 +239,17 @@ def test_iou_type_without_a_truth_is_refused(folder, tmp_path, capsys):
     assert "--iou_type segm says what is evaluated: give --ground_truth" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("kind", "output"), [("segm", "detection_masks"), ("keypoints", "detection_keypoints")])
+def test_a_model_without_them_is_refused_before_anything_runs(folder, tmp_path, capsys, kind, output):
+    words = [f"--input={folder}/in", f"--output={tmp_path}/x", f"--iou_type={kind}", "--label_map"]
+    words += [f"{folder}/exact-segm.json", f"--ground_truth={folder}/exact-{kind}.json"]
+    assert main(["detect", "--model=tests.fake_detectors:BoxesOnly", *words]) == 2
+    assert (
+        f"--iou_type {kind}: tests.fake_detectors:BoxesOnly has no output {output}; it has" in capsys.readouterr().err
+    )
+    assert not (tmp_path / "x").exists()
+
+
 def test_nothing_is_left_of_a_run_that_is_replaced(plain):
     assert sorted(path.name for path in (plain / "coco").iterdir()) == ["dataset.json", "detections.json"]
     assert "keypoints" not in (plain / "coco/dataset.json").read_text()

@@ -8,7 +8,7 @@ import io
 import json
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -268,6 +268,52 @@ def test_a_wrong_column_is_named(tmp_path: Path, column: str, values: Any, messa
     text = refused(tmp_path / "x.parquet")
     assert message in text
     assert repr(str(tmp_path / "x.parquet")) in text
+
+
+def test_masks_and_keypoints_of_parquet_files(tmp_path: Path) -> None:
+    table = detections(np.random.default_rng(2), [5, 7], 4)
+    rle = {"size": [6, 7], "counts": "=330a0"}
+    points = [1.0, 2.0, 0.5] * 17
+    given = {"mask": [rle, None, rle, None], "mask_area": [6, None, 6, None], "keypoints": [None, points, None, None]}
+    for name, column in given.items():
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, table.schema.field(at), pa.array(column, table.schema.field(at).type))
+    pq.write_table(table, tmp_path / "x.parquet")
+    boxes, masks, poses = (read(tmp_path / "x.parquet", kind) for kind in get_args(IouType))
+    numbers = boxes.results["detection"].to_pylist()
+    assert boxes.results["segmentation"].null_count == boxes.results["keypoints"].null_count == 4
+    assert [json.loads(text) for text in masks.results["segmentation"].to_pylist()] == [rle, rle]
+    assert masks.results["detection"].to_pylist() == [numbers[0], numbers[2]]
+    assert np.isnan(masks.results["width"].to_numpy()).all()
+    assert poses.results["keypoints"].to_pylist() == [points]
+    assert poses.results["width"].to_pylist() == boxes.results["width"].to_pylist()[1:2]
+    assert boxes.images.equals(masks.images)
+    assert boxes.images.equals(poses.images)  # also those in which nothing has a mask
+
+
+@pytest.mark.parametrize(
+    ("iou_type", "column", "values", "message"),
+    [
+        ("segm", None, None, "it has no masks; compare by bbox, or"),
+        ("segm", "mask", pa.array(["a", "b"]), "the column mask is string; write it as {size: [height, width], counts"),
+        ("keypoints", None, None, "it has no keypoints; compare by bbox, or"),
+        ("keypoints", "keypoints", pa.array([1.0, 2.0]), "the column keypoints is double; write it as a list of x, y,"),
+        (
+            "keypoints",
+            "keypoints",
+            pa.array([[1.0, np.nan, 1.0], None]),
+            "the column keypoints has numbers that are not",
+        ),
+    ],
+)
+def test_a_wrong_shape_is_named(tmp_path: Path, iou_type: IouType, column: str, values: Any, message: str) -> None:
+    table = detections(np.random.default_rng(2), [5], 2)
+    if column:
+        table = table.set_column(table.schema.get_field_index(column), column, values)
+    pq.write_table(table, tmp_path / "x.parquet")
+    assert message in refused(tmp_path / "x.parquet", iou_type)
+    pq.write_table(table.drop_columns(["mask", "keypoints"]), tmp_path / "x.parquet")
+    assert "; compare by bbox, or detect with a model that gives" in refused(tmp_path / "x.parquet", iou_type)
 
 
 def test_sources_that_cannot_be(tmp_path: Path) -> None:

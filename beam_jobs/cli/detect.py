@@ -23,7 +23,7 @@ from beam_jobs.detectors import catalogue
 from beam_jobs.detectors.base import DetectorInfo
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.formats.coco_ids import CocoImage, ImageIds, load_image_ids
-from beam_jobs.formats.evaluated import EVALUATION_FILES, GroundTruth
+from beam_jobs.formats.evaluated import EVALUATION_FILES, GroundTruth, IouType
 from beam_jobs.matching import Found
 from beam_jobs.pipelines import DetectJob
 from beam_jobs.processes.annotate import Annotation
@@ -109,6 +109,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             source = _source(job, processes, beam_args, options.verbose)  # imports Beam while the model is opened
         with stages.time("model_open"), status(f"opening {job.spec.name} …"):
             info = pool.ready()
+        _check_evaluated(options.iou_type, job.spec.name, info)
         if not local:
             pool.close()
         if options.dry_run:
@@ -184,6 +185,14 @@ def _evaluation(options: argparse.Namespace, root: str, job: DetectJob) -> Reque
 
     folder = storage.join(root, layout.EVALUATION_FOLDER)
     return Request(root, options.ground_truth, folder, options.iou_type, label_map=job.spec.categories)
+
+
+def _check_evaluated(iou_type: IouType, model: str, info: DetectorInfo) -> None:
+    """Refuses to evaluate what the model does not give, if it says what it gives: at the end it would be too late."""
+    needed = {"segm": "detection_masks", "keypoints": "detection_keypoints"}.get(iou_type)
+    outputs = info.details.get("outputs")
+    if needed and outputs and needed not in outputs.split(", "):
+        raise UsageError(f"--iou_type {iou_type}: {model} has no output {needed}; it has {outputs}.")
 
 
 def _image_ids(options: argparse.Namespace, root: str, job: DetectJob) -> tuple[GroundTruth | None, ImageIds | None]:

@@ -49,7 +49,10 @@ class Provenance(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    """What must arrive, as far as it is known (sha256, hex), who says so, and what to do when something else does."""
+    """What must arrive, as far as it is known (sha256, hex), who says so, and what to do when something else does.
+
+    In `remedy`, `(found)` stands for the sha256 of what arrived.
+    """
 
     archive: str | None = None
     contents: str | None = None
@@ -80,7 +83,7 @@ def fetch(source: Source, report: Report, watch: Watch = nobody, sha256: str | N
     if sha256 is not None:
         expected = _Expected(sha256, sha256, "--sha256 says", "Fetch it from where that one is.")
     elif pin is not None:
-        remedy = f"If the new one is meant: beam-detect models fetch {source.given} --sha256 {{found}}"
+        remedy = f"If the new one is meant: beam-detect models fetch {source.given} --sha256 (found)"
         expected = _Expected(pin.archive_sha256, pin.contents_sha256, f"{lock_path()}, of its first time, has", remedy)
     else:
         expected = _Expected()
@@ -202,7 +205,7 @@ def _take_file(part: Path, tree: Path, source: Source, where: str, expected: _Ex
 
 def _unpack(part: Path, tree: Path, source: Source, where: str) -> None:
     """Unpacks an archive to `tree`, without the one folder that holds all, if there is one."""
-    unpacked = tree.with_name("unpacked")
+    unpacked = tree.with_name(".unpacked")  # no model is called so
     unpacked.mkdir()
     try:
         archive.unpack(part, unpacked)
@@ -220,7 +223,7 @@ def _unpack(part: Path, tree: Path, source: Source, where: str) -> None:
 def _mismatch(source: Source, where: str, found: str, wanted: str, expected: _Expected) -> UsageError:
     return UsageError(
         f"{source.name} from {where} is not what is expected: its sha256 is {found}; {expected.said_by} {wanted}. "
-        f"{expected.remedy.format(found=found)}"
+        f"{expected.remedy.replace('(found)', found)}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,8 +57,7 @@ def bring(url: str, part: Path, folder: Path, watch: Watch) -> Arrived:
     total = sum(file.size for file in files)
     if len(files) > archive.MAX_FILES or total > archive.MAX_BYTES:
         raise DownloadError(
-            f"{url} holds {len(files):,} files and {total:,} bytes; "
-            f"a model may have {archive.MAX_FILES:,} and {archive.MAX_BYTES:,}"
+            f"{url} holds more than a model may have, {archive.MAX_FILES:,} files or {archive.MAX_BYTES:,} bytes"
         )
     is_file = [file.name for file in files] == [""]
     have = 0
@@ -65,6 +65,8 @@ def bring(url: str, part: Path, folder: Path, watch: Watch) -> Arrived:
         target = part if is_file else folder / file.name
         target.parent.mkdir(parents=True, exist_ok=True)
         have = _copy(file.path, target, have, total, watch)
+    if have != total:
+        raise DownloadError(f"{url} gave {have:,} bytes and not {total:,}: it was changed while it was read")
     return Arrived(url, is_file, _stamp(files))
 
 
@@ -82,7 +84,8 @@ def _files(url: str) -> list[_File]:
     """The file at `url`, with an empty name, or those below the folder `url`, by name."""
     if storage.is_remote(url):
         one = storage.stat_remote(url)
-        found = [one] if one else list(storage.walk_remote(url))
+        # One more than may be: somebody's whole bucket is not listed in vain.
+        found = [one] if one else list(itertools.islice(storage.walk_remote(url), archive.MAX_FILES + 1))
         files = [_File(entry.path, entry.path[len(url) + 1 :], entry.size, entry.mtime_ns) for entry in found]
     else:
         top = Path(url)

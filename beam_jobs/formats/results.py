@@ -61,9 +61,9 @@ def result_sources(source: str, iou_type: IouType = "bbox") -> list[ResultSource
         UsageError: there is nothing, or it is something else; the name and the remedy.
     """
     if storage.exists(storage.join(source, _MANIFEST)):
-        runs_parts = _run_parts(source, iou_type)
-        refuse_shapeless(source, [storage.join(part.root, part.detections) for part in runs_parts], iou_type)
-        return list(runs_parts)
+        parts_of_run = _run_parts(source, iou_type)
+        refuse_shapeless(source, [storage.join(part.root, part.detections) for part in parts_of_run], iou_type)
+        return list(parts_of_run)
     if storage.exists(storage.join(source, "_plan")):
         raise UsageError(f"the run {display_name(source)!r} is not finished: it has no {_MANIFEST}; run it to its end")
     try:
