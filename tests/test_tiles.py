@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -51,7 +53,7 @@ def test_views_cover_the_picture_and_overlap():
     lefts = sorted(set(views[1:, 0].tolist()))
     assert lefts[0] == 0
     assert lefts[-1] == 4000 - 640
-    assert all(b - a <= 512 for a, b in zip(lefts, lefts[1:], strict=False))
+    assert all(b - a <= 512 for a, b in pairwise(lefts))
 
 
 @pytest.mark.parametrize(("height", "width", "views"), [(640, 640, 1), (10, 10, 1), (640, 641, 3), (100, 2000, 5)])

@@ -165,8 +165,7 @@ def _cut(boxes: Floats, views: Floats, picture: Floats) -> Flags:
     near = np.float32(NEAR_SEAM / 100) * (views[:, 2:] - views[:, :2])
     low = (views[:, :2] > picture[:2]) & (boxes[:, :2] <= views[:, :2] + near)
     high = (views[:, 2:] < picture[2:]) & (boxes[:, 2:] >= views[:, 2:] - near)
-    cut: Flags = (low | high).any(axis=1)
-    return cut
+    return np.any(low | high, axis=1)
 
 
 def _clip(boxes: Floats, limits: Floats) -> Floats:
