@@ -165,7 +165,9 @@ def _cut(boxes: Floats, views: Floats, picture: Floats) -> Flags:
     near = np.float32(NEAR_SEAM / 100) * (views[:, 2:] - views[:, :2])
     low = (views[:, :2] > picture[:2]) & (boxes[:, :2] <= views[:, :2] + near)
     high = (views[:, 2:] < picture[2:]) & (boxes[:, 2:] >= views[:, 2:] - near)
-    return np.any(low | high, axis=1)
+    sides = low | high
+    cut: Flags = sides[:, 0] | sides[:, 1]
+    return cut
 
 
 def _clip(boxes: Floats, limits: Floats) -> Floats:
