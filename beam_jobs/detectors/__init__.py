@@ -26,6 +26,10 @@ def open_detector(spec: DetectorSpec) -> Detector:
         from beam_jobs.detectors.factory import open_factory
 
         return open_factory(spec)
+    if spec.kind == "litert":
+        from beam_jobs.detectors.litert_detector import open_litert_form
+
+        return open_litert_form(spec)
     if spec.kind == "tflite":
         from beam_jobs.detectors.tflite import open_tflite
 

@@ -112,9 +112,10 @@ class DetectorSpec:
         form: `frozen` for the form of a SavedModel or a graph that opens quickly, `original` for itself. Part of the
             job for the same reason: who starts it decides, by `frozen_form.choose`, and all others obey.
         form_note: why there is no frozen form, where one was wanted.
+        min_score: detections of a lower score are not asked for: a detector may leave them out.
     """
 
-    kind: Literal["saved_model", "frozen_graph", "tflite", "factory"]
+    kind: Literal["saved_model", "frozen_graph", "tflite", "litert", "factory"]
     name: str
     location: str
     fingerprint: str
@@ -125,6 +126,7 @@ class DetectorSpec:
     gpu_memory_limit_mb: int | None = None
     form: Literal["original", "frozen"] = "original"
     form_note: str = ""
+    min_score: float = 0.0
 
     @property
     def label(self) -> str:

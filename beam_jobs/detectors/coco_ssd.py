@@ -74,7 +74,7 @@ def _build(folder: Path, source: Source, report: cache.Report) -> None:
     report(f"fetching {NAME} (17 MB, once) …")
     _fetch(work, folder / "LICENSE", source)
     report(f"converting {NAME} (about 10 s, once) …")
-    _convert(work, folder / "saved_model")
+    _convert(work, folder)
     (folder / "source.json").write_text(json.dumps({"name": NAME, **asdict(source)}, indent=1) + "\n")
     shutil.rmtree(work)
 

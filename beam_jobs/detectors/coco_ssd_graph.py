@@ -1,4 +1,6 @@
-"""Makes a SavedModel of the Object Detection API's signature from TF.js coco-ssd: `python -m … WORK TARGET`.
+"""Makes a SavedModel of the Object Detection API's signature, and a LiteRT form, from TF.js coco-ssd.
+
+`python -m … WORK TARGET` makes `TARGET/saved_model` and `TARGET/litert`.
 
 Format: a TF.js graph model, `modelTopology` being a GraphDef in JSON whose strings are lists of byte codes, and
 `weightsManifest` naming the constants in the order in which their little-endian bytes are joined.
@@ -9,12 +11,15 @@ from __future__ import annotations
 import base64
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf import json_format
+
+from beam_jobs.detectors.litert_form import NETWORK, Form
 
 #: The pictures after resizing, float [N, 300, 300, 3] of 0 to 255.
 _RESIZED = "Preprocessor/map/TensorArrayStack/TensorArrayGatherV3"
@@ -23,13 +28,15 @@ _SCORES = "Postprocessor/Slice"
 #: [N, anchors, 1, 4] ymin, xmin, ymax, xmax, normalised.
 _BOXES = "Postprocessor/ExpandDims_1"
 _SIZE = 300
+#: The pipeline.config's batch_non_max_suppression, with a score threshold that keeps the tail that AP counts.
+_IOU, _SCORE, _PER_CLASS, _TOTAL = 0.6, 0.01, 100, 100
 
 
 def convert(work: Path, target: Path) -> None:
-    """Writes `target`, a SavedModel, from `model.json` and `weights.bin` in `work`.
+    """Writes `saved_model` and `litert` below `target`, from `model.json` and `weights.bin` in `work`.
 
-    `input_tensor` uint8 [N, height, width, 3], N being free; the outputs are float32: `detection_boxes` [N, 100, 4],
-    `detection_scores` and `detection_classes` (1-based) [N, 100], `num_detections` [N].
+    Of the SavedModel, `input_tensor` is uint8 [N, height, width, 3], N being free; the outputs are float32:
+    `detection_boxes` [N, 100, 4], `detection_scores` and `detection_classes` (1-based) [N, 100], `num_detections` [N].
     """
     graph = read_graph(work)
 
@@ -41,9 +48,13 @@ def convert(work: Path, target: Path) -> None:
         scores, boxes = tf.import_graph_def(
             graph, {_RESIZED: resized}, return_elements=[f"{_SCORES}:0", f"{_BOXES}:0"], name="coco_ssd"
         )
-        # The pipeline.config's batch_non_max_suppression, with a score threshold that keeps the tail that AP counts.
         found = tf.image.combined_non_max_suppression(
-            boxes, scores, max_output_size_per_class=100, max_total_size=100, iou_threshold=0.6, score_threshold=0.01
+            boxes,
+            scores,
+            max_output_size_per_class=_PER_CLASS,
+            max_total_size=_TOTAL,
+            iou_threshold=_IOU,
+            score_threshold=_SCORE,
         )
         return {
             "detection_boxes": found.nmsed_boxes,
@@ -52,7 +63,39 @@ def convert(work: Path, target: Path) -> None:
             "num_detections": tf.cast(found.valid_detections, tf.float32),
         }
 
-    tf.saved_model.save(tf.Module(), str(target), signatures=detect.get_concrete_function())
+    tf.saved_model.save(tf.Module(), str(target / "saved_model"), signatures=detect.get_concrete_function())
+    _write_litert(graph, target / "litert")
+
+
+def _write_litert(graph: Any, folder: Path) -> None:
+    """Writes the network alone, for `litert_form`. The converter folds batch norms into the convolutions."""
+
+    @tf.function(input_signature=[tf.TensorSpec([1, _SIZE, _SIZE, 3], tf.float32, name="picture")])
+    def network(picture: Any) -> dict[str, Any]:
+        scores, boxes = tf.import_graph_def(
+            _without_add_n(graph), {_RESIZED: picture}, return_elements=[f"{_SCORES}:0", f"{_BOXES}:0"], name=""
+        )
+        return {"boxes": tf.squeeze(boxes, 2), "scores": scores}
+
+    module = tf.Module()
+    module.network = network
+    with tempfile.TemporaryDirectory() as scratch:
+        tf.saved_model.save(module, scratch, signatures=network.get_concrete_function())
+        model = tf.lite.TFLiteConverter.from_saved_model(scratch).convert()
+    folder.mkdir()
+    (folder / NETWORK).write_bytes(model)
+    Form(_SIZE, _SIZE, _IOU, _SCORE, _PER_CLASS, _TOTAL).write(folder)
+
+
+def _without_add_n(graph: Any) -> Any:
+    """The graph with sums of two as plain additions: XNNPACK knows no AddN, and would leave each to a slower kernel."""
+    changed = tf.compat.v1.GraphDef()
+    changed.CopyFrom(graph)
+    for node in changed.node:
+        if node.op == "AddN" and node.attr["N"].i == 2:
+            node.op = "AddV2"
+            del node.attr["N"]
+    return changed
 
 
 def read_graph(work: Path) -> Any:

@@ -1,0 +1,74 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from beam_jobs.boxes import from_normalised_yxyx
+from beam_jobs.detectors.nms import Suppression, overlaps, suppress
+from beam_jobs.detectors.raw_outputs import PostProcessing, detections_of_raw
+from beam_jobs.errors import InputError
+
+RULES = Suppression(iou=0.5, score=0.1, per_class=100, total=100)
+
+
+def brute_force(boxes, classes, scores, rules):
+    """One candidate after the other, best first, as the definition says."""
+    kept: list[int] = []
+    for i in sorted(np.flatnonzero(scores > rules.score).tolist(), key=lambda i: (-scores[i], i)):
+        mine = [j for j in kept if classes[j] == classes[i]]
+        near = overlaps(boxes[[i] * len(mine)], boxes[mine])
+        if len(mine) < rules.per_class and not (near > rules.iou).any():
+            kept.append(i)
+    return kept[: rules.total]
+
+
+@st.composite
+def candidates(draw):
+    n = draw(st.integers(0, 700))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    # On a coarse grid, so that equal scores, equal boxes and boxes without area occur.
+    corners = random.integers(0, draw(st.sampled_from([4, 12, 60])), (n, 4)).astype(np.float32)
+    boxes = np.concatenate([np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])], 1)
+    scores = (random.integers(0, draw(st.sampled_from([3, 50, 10**6])), n) / 50 % 1).astype(np.float32)
+    return boxes, random.integers(0, draw(st.sampled_from([1, 3, 90])), n), scores
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    candidates(),
+    st.sampled_from([0.0, 0.3, 0.6, 1.0]),
+    st.sampled_from([0.0, 0.05, 0.5]),
+    st.sampled_from([1, 5, 100]),
+    st.sampled_from([1, 20, 100]),
+)
+def test_suppression_keeps_what_the_definition_keeps(found: tuple[Any, Any, Any], iou, score, per_class, total):
+    rules = Suppression(iou, score, per_class, total)
+    boxes, classes, scores = found
+    assert suppress(boxes, classes, scores, rules).tolist() == brute_force(boxes, classes, scores, rules)
+
+
+@given(hnp.arrays(np.float32, (7, 4), elements=st.integers(-3, 9).map(float)))
+def test_the_overlap_of_a_box_with_itself_is_whole_or_none(boxes):
+    has_area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    assert np.array_equal(overlaps(boxes, boxes), has_area.astype(np.float32))
+
+
+def test_raw_outputs_become_pixels_categories_and_scores():
+    boxes = np.array([[0.1, 0.2, 0.5, 0.6], [0.11, 0.2, 0.5, 0.6], [-0.5, 0.5, 0.5, 1.5]], np.float32)
+    scores = np.array([[0.9, 0.0], [0.8, 0.3], [0.05, 0.7]], np.float32)
+    found = detections_of_raw(boxes, scores, 200, 100, PostProcessing(RULES))
+    assert found.category_ids.tolist() == [1, 2, 2]
+    assert found.scores.tolist() == pytest.approx([0.9, 0.7, 0.3])
+    clipped = np.array([boxes[0], [0, 0.5, 0.5, 1], boxes[1]], np.float32)
+    assert np.array_equal(found.boxes, from_normalised_yxyx(clipped, 200, 100))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_no_numbers_give_no_result(bad):
+    scores = np.full((3, 2), 0.5, np.float32)
+    scores[1, 1] = bad
+    with pytest.raises(InputError, match="not finite"):
+        detections_of_raw(np.zeros((3, 4), np.float32), scores, 10, 10, PostProcessing(RULES))
