@@ -46,6 +46,7 @@ class DetectJob:
             "model": self.spec.name,
             "fingerprint": self.spec.fingerprint,
             "categories": {str(i): name for i, name in sorted(self.spec.categories.items())},
+            "engine": self.spec.engine,
             "threads": self.spec.threads,
             "form": self.spec.form,
             "part_size": self.part_size,

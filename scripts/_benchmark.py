@@ -413,7 +413,7 @@ def benchmark(options: argparse.Namespace, work: Path) -> list[str]:
         if not inputs:
             raise SystemExit(f"benchmark: there are no pictures in {options.images}.")
         size = sum(path.stat().st_size for path in inputs) / len(inputs)
-        spec = catalogue.resolve(options.model, label_map=None, threads=1)
+        spec = catalogue.resolve(options.model, label_map=None, threads=1, engine="tensorflow")
         contenders: list[Contender] = [PlainLoop(spec.location), job]
         runs = speed(contenders, write_list(work / "pictures.txt", inputs), work, options.rounds)
         lines += [

@@ -164,13 +164,14 @@ def test_two_processes_make_one_detector(source: coco_ssd.Source, tmp_path: Path
     ]
     assert models_in(tmp_path) == ["coco-ssd"]
 
-    saved_model = coco_ssd.ensure(pytest.fail, source)
-    entry = saved_model.parent
+    entry = coco_ssd.ensure(pytest.fail, source)
     assert json.loads((entry / "source.json").read_bytes())["licence"] == "Apache-2.0"
     assert (entry / "LICENSE").read_text() == "Apache"
-    assert {path.name for path in entry.iterdir()} == {"LICENSE", "manifest.json", "saved_model", "source.json"}
+    assert {path.name for path in entry.iterdir()} == {
+        *("LICENSE", "litert", "manifest.json", "saved_model", "source.json")
+    }
 
-    detector = open_detector(DetectorSpec("saved_model", "tiny", str(saved_model), source.fingerprint(), {}))
+    detector = open_detector(DetectorSpec("saved_model", "tiny", str(entry / "saved_model"), source.fingerprint(), {}))
     assert detector.info.details["input"] == "input_tensor uint8 [None, None, None, 3]"
     white, grey = np.full((100, 200, 3), 255, np.uint8), np.full((50, 50, 3), 51, np.uint8)
     bright, dark = detector.detect([white, grey])

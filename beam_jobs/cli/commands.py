@@ -126,6 +126,12 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         "these or of a .tar.gz, or module:factory (%(default)s)",
     )
     model.add_argument(
+        "--engine",
+        choices=("auto", "tensorflow", "litert"),
+        default="auto",
+        help="what runs the model; auto is LiteRT where the model has such a form (%(default)s)",
+    )
+    model.add_argument(
         "--label_map", metavar="FILE", help="class names: a .pbtxt, a COCO JSON with categories, or TFLite's .txt"
     )
     model.add_argument(

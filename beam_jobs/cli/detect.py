@@ -178,8 +178,14 @@ def _detect(
 
 def _job(options: argparse.Namespace, root: str) -> DetectJob:
     with Transfer() as transfer:
-        spec = catalogue.resolve(options.model, label_map=options.label_map, threads=options.threads, watch=transfer)
-    spec = replace(spec, gpu_memory_limit_mb=options.gpu_memory_limit_mb)
+        spec = catalogue.resolve(
+            options.model,
+            label_map=options.label_map,
+            threads=options.threads,
+            engine=options.engine,
+            watch=transfer,
+        )
+    spec = replace(spec, gpu_memory_limit_mb=options.gpu_memory_limit_mb, min_score=options.min_score)
     annotation = None
     if options.annotate:
         annotation = Annotation(options.annotate_min_score, options.annotate_max_boxes, options.class_agnostic)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from beam_jobs.detectors.resizing import Resizer
 
 Picture = NDArray[np.uint8]
+Engine = Literal["auto", "tensorflow", "litert"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,8 @@ class DetectorSpec:
     Args:
         kind: which loader opens it.
         name: what people call it; in the tables' `model` column, with the fingerprint.
-        location: the SavedModel folder, the frozen graph's or TFLite model's file, or `module:factory`.
+        location: the folder of a SavedModel or a LiteRT form, a frozen graph's or TFLite model's file, or
+            `module:factory`.
         fingerprint: sha256 (hex) that identifies the weights and code, whatever the folder is called.
         categories: category_id to name, as the label map has it.
         threads: threads inside one call. Results depend on it in the last bits, so it is part of the job.
@@ -127,6 +129,13 @@ class DetectorSpec:
     form: Literal["original", "frozen"] = "original"
     form_note: str = ""
     min_score: float = 0.0
+
+    @property
+    def engine(self) -> str:
+        """What runs it: `tensorflow`, `litert`, or `python` for a detector of one's own."""
+        if self.kind == "factory":
+            return "python"
+        return "tensorflow" if self.kind in ("saved_model", "frozen_graph") else "litert"
 
     @property
     def label(self) -> str:

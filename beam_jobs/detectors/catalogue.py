@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from beam_jobs.detectors import cache, coco_ssd, factory, fetched, folders, pipeline_config, sources, tflite_files
-from beam_jobs.detectors.base import DetectorSpec, Origin
+from beam_jobs.detectors.base import DetectorSpec, Engine, Origin
 from beam_jobs.detectors.cache import Report, report_to_stderr, sha256_of
 from beam_jobs.detectors.download import Watch
 from beam_jobs.detectors.od_api import checkpoint, export
@@ -31,7 +31,8 @@ class CatalogueModel:
     Args:
         card: what people are told of it.
         fingerprint: sha256 (hex) of what it is made from.
-        locate: gives the SavedModel folder on this machine, fetching it first when need be.
+        locate: gives its folder on this machine, fetching it first when need be: with `saved_model/`, and `litert/` as
+            `litert_form` describes it.
         categories: gives category_id to name.
     """
 
@@ -67,6 +68,7 @@ def resolve(
     *,
     label_map: str | None,
     threads: int,
+    engine: Engine = "auto",
     report: Report = report_to_stderr,
     watch: Watch = fetched.nobody,
 ) -> DetectorSpec:
@@ -77,6 +79,7 @@ def resolve(
     Args:
         label_map: a `.pbtxt` or COCO JSON that names the categories; wins over what the model says of itself.
         threads: threads inside one call, 1 or more.
+        engine: what runs it; `auto` is LiteRT for a model that has such a form.
         report: takes a line before something that takes long, such as fetching.
         watch: is told how far a download is.
 
@@ -84,7 +87,8 @@ def resolve(
         UsageError: nothing is there, or it is not what is needed.
     """
     try:
-        spec = replace(_find(model, label_map is None, report, watch), threads=threads)
+        spec = _with_engine(_find(model, label_map is None, report, watch), engine)
+        spec = replace(spec, threads=threads)
         return spec if label_map is None else _with_categories(spec, label_map)
     except OSError as error:
         raise UsageError(f"--model {model} cannot be read: {error.strerror or error}: {error.filename}.") from error
@@ -108,15 +112,15 @@ def on_this_host(spec: DetectorSpec, report: Report = report_to_stderr) -> Detec
             f"{origin.name} of this host ({here}) is not that of the job ({spec.fingerprint}): "
             "install the same version of beam-detect on all hosts."
         )
-    return replace(spec, location=str(known.locate(report)))
+    return replace(spec, location=str(known.locate(report) / Path(spec.location).name))
 
 
 def _find(model: str, wants_categories: bool, report: Report, watch: Watch) -> DetectorSpec:
     if known := CATALOGUE.get(model):
         categories = known.categories() if wants_categories else {}
-        location = str(known.locate(report))
+        location = str(known.locate(report) / "litert")
         origin = Origin(known.name, known.name)
-        return DetectorSpec("saved_model", known.name, location, known.fingerprint, categories, origin=origin)
+        return DetectorSpec("litert", known.name, location, known.fingerprint, categories, origin=origin)
     if source := sources.find(model):
         return _find_fetched(source, wants_categories, report, watch)
     path = Path(model)
@@ -170,6 +174,22 @@ def _resizer_of(folder: folders.ModelFolder) -> Resizer | None:
         _LOGGER.warning("%s Only pictures of one size share calls of the detector.", error)
         return None
     return config.resizer if config else None
+
+
+def _with_engine(spec: DetectorSpec, engine: Engine) -> DetectorSpec:
+    """The detector as `engine` runs it.
+
+    Raises:
+        UsageError: it cannot be run by that.
+    """
+    if engine in ("auto", spec.engine):
+        return spec
+    if spec.kind == "litert" and engine == "tensorflow":
+        return replace(spec, kind="saved_model", location=str(Path(spec.location).with_name("saved_model")))
+    raise UsageError(
+        f"--engine {engine}: {spec.name} is run by {'Python' if spec.engine == 'python' else spec.engine} only. "
+        "Leave --engine out."
+    )
 
 
 def _with_categories(spec: DetectorSpec, label_map: str) -> DetectorSpec:

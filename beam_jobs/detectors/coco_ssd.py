@@ -21,7 +21,7 @@ from beam_jobs.errors import UsageError
 NAME = "coco-ssd"
 
 #: Of `coco_ssd_graph`: raise it when what is made there changes its results.
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 
 _MAX_UNPACKED = 100 << 20
 _CONVERT_SECONDS = 600.0
@@ -59,13 +59,14 @@ SOURCE = Source(
 
 
 def ensure(report: cache.Report = cache.report_to_stderr, source: Source = SOURCE) -> Path:
-    """The SavedModel folder of coco-ssd in this machine's cache, made first when it is missing or damaged.
+    """The folder of coco-ssd in this machine's cache, made first when it is missing or damaged.
+
+    It holds `saved_model/`, and `litert/` as `litert_form` describes it.
 
     Raises:
         UsageError: it cannot be fetched, checked, converted or kept; the message says how to go on.
     """
-    entry = cache.ensure(NAME, source.fingerprint(), lambda folder: _build(folder, source, report), report)
-    return entry / "saved_model"
+    return cache.ensure(NAME, source.fingerprint(), lambda folder: _build(folder, source, report), report)
 
 
 def _build(folder: Path, source: Source, report: cache.Report) -> None:

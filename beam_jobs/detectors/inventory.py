@@ -70,7 +70,7 @@ def fetch(model: str, report: Report, watch: Watch, sha256: str | None = None) -
         pinned = coco_ssd.SOURCE.archive_sha256
         if sha256 not in (None, pinned):
             raise UsageError(f"{model} has the sha256 {pinned} in every version of this program, not {sha256}.")
-        return Fetched(model, known.locate(report).parent, pinned)
+        return Fetched(model, known.locate(report), pinned)
     source = sources.find(model)
     if source is None:
         raise UsageError(_unknown(model))
