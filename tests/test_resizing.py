@@ -11,15 +11,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from beam_jobs.detectors.pipeline_config import PipelineConfig, parse
-from beam_jobs.detectors.resizing import (
-    ConditionalShape,
-    FixedShape,
-    KeepAspectRatio,
-    PadToMultiple,
-    Resizer,
-    Size,
-    resize,
-)
+from beam_jobs.detectors.resize import resize_bilinear
+from beam_jobs.detectors.resizing import ConditionalShape, FixedShape, KeepAspectRatio, PadToMultiple, Resizer, Size
 from beam_jobs.errors import UsageError
 
 SIDES = st.integers(1, 400)
@@ -50,7 +43,7 @@ def test_pictures_are_resized_as_tensorflow_does_it(tf: Any, old: Size, resizer:
         assert resizer.feeds(old) is None
         return
     expected = tf.compat.v1.image.resize_images(tf.cast(picture, tf.float32), new, align_corners=corners).numpy()
-    assert_array_equal(resize(picture, new, align_corners=corners), expected)
+    assert_array_equal(resize_bilinear(picture, *new, align_corners=corners), expected)
 
 
 @settings(deadline=None, max_examples=60)

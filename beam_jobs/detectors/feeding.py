@@ -8,7 +8,8 @@ import numpy as np
 
 from beam_jobs.detectors.base import BatchKey, Picture
 from beam_jobs.detectors.model_input import ModelInput, Prepared
-from beam_jobs.detectors.resizing import Resizer, Size, resize
+from beam_jobs.detectors.resize import resize_bilinear
+from beam_jobs.detectors.resizing import Resizer, Size
 from beam_jobs.records import Detections
 
 
@@ -53,7 +54,7 @@ class Feeding:
         target = self._size(size)
         if self.resizer is None or target == size:
             return picture
-        return resize(picture, target, align_corners=self.resizer.align_corners)
+        return resize_bilinear(picture, *target, align_corners=self.resizer.align_corners)
 
     def _size(self, picture: Size) -> Size:
         feeds = self.resizer.feeds(picture) if self.resizer and self.resizes else None

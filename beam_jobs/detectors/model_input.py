@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from beam_jobs.detectors.base import Picture
+from beam_jobs.detectors.resize import resize_bilinear
 from beam_jobs.detectors.tensorflow_runtime import tf
 from beam_jobs.formats.tf_example import make_example
 
@@ -74,15 +75,15 @@ def fed(takes: ModelInput, pictures: Sequence[Prepared]) -> Any:
         files = [_png(picture) for picture in pictures]
         return tf.constant([_example(file) for file in files] if takes.content == "tf_example" else files)
     if takes.height is not None or takes.width is not None:
-        batch = tf.stack([_resized(takes, picture) for picture in pictures])
+        batch = np.stack([_resized(takes, picture) for picture in pictures])
     else:
         batch = tf.constant(np.stack(pictures) if len(pictures) > 1 else pictures[0][np.newaxis])
     return tf.cast(batch, takes.dtype)
 
 
-def _resized(takes: ModelInput, picture: Prepared) -> Any:
-    size = (takes.height or picture.shape[0], takes.width or picture.shape[1])
-    return tf.round(tf.image.resize(picture, size))
+def _resized(takes: ModelInput, picture: Prepared) -> NDArray[np.float32]:
+    resized = resize_bilinear(picture, takes.height or picture.shape[0], takes.width or picture.shape[1])
+    return np.rint(resized) if takes.dtype == "uint8" else resized
 
 
 def _png(picture: Prepared) -> bytes:

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 
-def resize_bilinear(picture: NDArray[np.uint8], height: int, width: int, *, align_corners: bool = False) -> Floats:
-    """A picture of uint8 [any, any, C] as float32 [height, width, C] of 0 to 255, not rounded.
+def resize_bilinear(
+    picture: NDArray[np.uint8] | Floats, height: int, width: int, *, align_corners: bool = False
+) -> Floats:
+    """A picture of uint8 or float32 [any, any, C] as float32 [height, width, C] of 0 to 255, not rounded.
 
     Bilinear between the four neighbours, without antialiasing: the same bits as `tf.compat.v1.image.resize_images`,
     which the API's resizers call (`core/preprocessor.py`).

@@ -5,7 +5,7 @@ come out alike may share a call, whatever they were before, and each gives what 
 model: it must know where a picture ends, for what it finds there depends on it.
 
 Source: `builders/image_resizer_builder.py` and `core/preprocessor.py` of the API, which call TensorFlow 1's
-`tf.image.resize_images`: bilinear, without antialias, and without half-pixel centres. Sizes are in float32, as there.
+`tf.image.resize_images`, which `resize` has for pixels. Sizes are in float32, as there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 
 class Size(NamedTuple):
@@ -134,36 +133,3 @@ class PadToMultiple(Resizer):
         """The next multiples."""
         height, width = (-(-side // self.multiple) * self.multiple for side in picture)
         return Size(height, width)
-
-
-def resize(picture: NDArray[np.uint8], size: Size, *, align_corners: bool = False) -> NDArray[np.float32]:
-    """`picture`, [height, width, 3], in another size: what `tf.compat.v1.image.resize_images` makes of it."""
-    ys, xs = (_weights(*sides, align_corners) for sides in zip(picture.shape[:2], size, strict=True))
-    # Only the lines that are used, and each once: they are shared by the lines above and below.
-    rows, at = np.unique(np.stack([ys.low, ys.high]), return_inverse=True)
-    lines = picture[rows].astype(np.float32)
-    left, right = lines[:, xs.low], lines[:, xs.high]
-    across = left + (right - left) * xs.share[None, :, None]
-    top, bottom = across[at[0]], across[at[1]]
-    resized: NDArray[np.float32] = top + (bottom - top) * ys.share[:, None, None]
-    return resized
-
-
-class _Weights(NamedTuple):
-    """Along one side: the two pixels that each new one lies between, and how far it is from the lower."""
-
-    low: NDArray[np.int64]
-    high: NDArray[np.int64]
-    share: NDArray[np.float32]
-
-
-def _weights(old: int, new: int, align_corners: bool) -> _Weights:
-    """As TensorFlow's kernel `resize_bilinear` computes them, in float32."""
-    if align_corners and new > 1:
-        scale = np.float32(old - 1) / np.float32(new - 1)
-    else:
-        scale = np.float32(old) / np.float32(new)
-    places = np.arange(new, dtype=np.float32) * scale
-    low = np.floor(places)
-    high = np.minimum(np.ceil(places), old - 1)
-    return _Weights(np.minimum(low, old - 1).astype(np.int64), high.astype(np.int64), (places - low).astype(np.float32))
