@@ -47,6 +47,7 @@ class DetectJob:
             "fingerprint": self.spec.fingerprint,
             "categories": {str(i): name for i, name in sorted(self.spec.categories.items())},
             "threads": self.spec.threads,
+            "form": self.spec.form,
             "part_size": self.part_size,
             **({} if self.group_size is None else {"group_size": self.group_size, "resizer": str(self.spec.resizer)}),
             **selection,

@@ -153,6 +153,35 @@ def _of_example(input_tensor: Any) -> dict[str, Any]:
     return _see(tf.cast(tf.map_fn(decoded, input_tensor, fn_output_signature=tf.uint8), tf.float32))
 
 
+def _of_chance(input_tensor: Any, tall_only: bool = False) -> dict[str, Any]:
+    """Another first score in each call; perhaps only for pictures that are higher than wide."""
+    import tensorflow as tf
+
+    outputs = _see(tf.cast(input_tensor, tf.float32))
+    noise = tf.random.uniform([1, K])
+    if tall_only:
+        shape = tf.shape(input_tensor)
+        noise *= tf.cast(shape[1] > shape[2], tf.float32)
+    outputs["detection_scores"] += noise
+    return outputs
+
+
+def _save_counting(folder: Path) -> None:
+    """A model with a state: its scores count its calls."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.calls = tf.Variable(0.0)
+
+    @tf.function(input_signature=[tf.TensorSpec([1, None, None, 3], tf.uint8, name="input_tensor")])
+    def counted(input_tensor: Any) -> dict[str, Any]:
+        outputs = _see(tf.cast(input_tensor, tf.float32))
+        outputs["detection_scores"] += module.calls.assign_add(1.0)
+        return outputs
+
+    tf.saved_model.save(module, str(folder / "counts"), signatures=counted.get_concrete_function())
+
+
 def _save_tf1(folder: Path) -> None:
     """What TF1's exporter writes: a SavedModel in `folder`/tf1, whose weight is a variable, and a frozen graph."""
     import tensorflow as tf
@@ -191,6 +220,9 @@ def _main(folder: Path) -> None:
     pixels = tf.TensorSpec([1, None, None, 3], tf.uint8, name="input_tensor")
     save("encoded", _of_encoded, tf.TensorSpec([None], tf.string, "input_tensor"))
     save("tf_example", _of_example, tf.TensorSpec([None], tf.string, "input_tensor"))
+    save("random", _of_chance, pixels)
+    save("random_if_tall", lambda input_tensor: _of_chance(input_tensor, tall_only=True), pixels)
+    _save_counting(folder)
     _save_tf1(folder)
     save("classifier", lambda image: {"probabilities": tf.reduce_mean(tf.cast(image, tf.float32), [1, 2])}, pixels)
     save("two_inputs", lambda image, shape: _see(tf.cast(image, tf.float32)), pixels, tf.TensorSpec([2], name="shape"))

@@ -18,9 +18,11 @@ from beam_jobs import matching, pipelines, storage
 from beam_jobs.cli import engine, interrupt
 from beam_jobs.cli.categories import chosen_ids
 from beam_jobs.cli.progress import Progress, status
+from beam_jobs.cli.sample import sample_pictures
 from beam_jobs.cli.summary import LISTED_PICTURES, listing, say, summary
-from beam_jobs.detectors import catalogue
-from beam_jobs.detectors.base import DetectorInfo
+from beam_jobs.detectors import catalogue, frozen_form
+from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
+from beam_jobs.detectors.cache import report_to_stderr
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.formats.coco_ids import CocoImage, ImageIds, load_image_ids
 from beam_jobs.formats.evaluated import EVALUATION_FILES, GroundTruth
@@ -99,6 +101,8 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             matches = _match(options)
             planner.add(_not_below(root, matches))
             planner.arrange(options.limit)
+        with stages.time("model_form"):
+            job = replace(job, spec=_with_form(job.spec, planner))
         processes = _processes(options, planner)
         # On another runner the detector is opened here only to see whether it can be.
         local = engine.is_local(beam_args)
@@ -192,6 +196,11 @@ def _settled(job: DetectJob, info: DetectorInfo) -> DetectJob:
     pixels = batch_pixels(job.settings.batch_pixels, info)
     settings = replace(job.settings, batch_pixels=pixels)
     return replace(job, settings=settings, group_size=SHARING_GROUP_SIZE if pixels else None)
+
+
+def _with_form(spec: DetectorSpec, planner: Planner) -> DetectorSpec:
+    """The detector in the form in which the whole job opens it."""
+    return frozen_form.choose(spec, lambda: sample_pictures(each.key for each in planner), report_to_stderr)
 
 
 def _evaluation(options: argparse.Namespace, root: str, job: DetectJob) -> Request:

@@ -87,6 +87,9 @@ class DetectorSpec:
         threads: threads inside one call. Results depend on it in the last bits, so it is part of the job.
         resizer: what the model does with a picture first, where that is known.
         gpu_memory_limit_mb: the most that a process takes of its GPU; None to take what it needs, as it goes.
+        form: `frozen` for the form of a SavedModel or a graph that opens quickly, `original` for itself. Part of the
+            job for the same reason: who starts it decides, by `frozen_form.choose`, and all others obey.
+        form_note: why there is no frozen form, where one was wanted.
     """
 
     kind: Literal["saved_model", "frozen_graph", "factory"]
@@ -97,6 +100,8 @@ class DetectorSpec:
     threads: int = 1
     resizer: Resizer | None = None
     gpu_memory_limit_mb: int | None = None
+    form: Literal["original", "frozen"] = "original"
+    form_note: str = ""
 
     @property
     def label(self) -> str:

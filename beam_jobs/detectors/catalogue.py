@@ -87,7 +87,8 @@ def _find(model: str, wants_categories: bool, threads: int, report: Report) -> D
         folder = folders.find_model(path)
         categories = folders.categories_of(folder) if wants_categories else {}
         fingerprint, location = folders.fingerprint_of(folder.model), str(folder.model)
-        return DetectorSpec(folder.kind, folder.name, location, fingerprint, categories, threads, _resizer_of(folder))
+        spec = DetectorSpec(folder.kind, folder.name, location, fingerprint, categories, threads)
+        return replace(spec, resizer=_resizer_of(folder))
     if factory.is_location(model):
         made_by = factory.load_factory(model)
         categories = factory.categories_of(model, made_by) if wants_categories else {}

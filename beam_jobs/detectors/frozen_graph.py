@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 from beam_jobs.detectors import api_outputs
 from beam_jobs.detectors.loaded_model import NEEDED, LoadedModel, first_line, outputs_of, refusal
@@ -29,7 +30,7 @@ def load_frozen_graph(location: str) -> LoadedModel:
         UsageError: it cannot be loaded, or is not a detector's.
     """
     try:
-        graph = tf.compat.v1.GraphDef.FromString(Path(location).read_bytes())
+        graph = read_graph(Path(location))
     except (OSError, DecodeError) as error:
         raise UsageError(
             f"{location} cannot be read as a frozen graph: {first_line(error)}. It may be truncated or something else."
@@ -44,8 +45,22 @@ def load_frozen_graph(location: str) -> LoadedModel:
         raise UsageError(f"{location} cannot be loaded as a frozen graph: {first_line(error)}.") from error
 
 
-def import_graph(graph: Any, name: str, outputs: tuple[str, ...]) -> LoadedModel:
+def read_graph(path: Path) -> Any:
+    """The GraphDef in a file.
+
+    Raises:
+        OSError, DecodeError: it cannot be read, or is broken.
+    """
+    return tf.compat.v1.GraphDef.FromString(path.read_bytes())
+
+
+def import_graph(
+    graph: Any, name: str, outputs: tuple[str, ...], weights: Mapping[str, NDArray[Any]] | None = None
+) -> LoadedModel:
     """A GraphDef whose input is the node `name` and whose outputs are the nodes `outputs`.
+
+    Args:
+        weights: what stands for other placeholders, by their names.
 
     Raises:
         ValueError: the graph cannot be imported, or its input is no detector's.
@@ -57,8 +72,11 @@ def import_graph(graph: Any, name: str, outputs: tuple[str, ...]) -> LoadedModel
     if placeholder.op != "Placeholder" or takes is None:
         raise ValueError(f"its input {name} is a {placeholder.op}, {spec.dtype.name} {shape}")
 
+    constants = {key: tf.constant(array) for key, array in (weights or {}).items()}
+
     def imported(tensor: Any) -> Mapping[str, Any]:
-        fetched = tf.graph_util.import_graph_def(graph, {name: tensor}, [f"{key}:0" for key in outputs], name="")
+        given = {key: tf.convert_to_tensor(constant) for key, constant in constants.items()} | {name: tensor}
+        fetched = tf.graph_util.import_graph_def(graph, given, [f"{key}:0" for key in outputs], name="")
         return dict(zip(outputs, fetched, strict=True))
 
     function = tf.compat.v1.wrap_function(imported, [spec])

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs.detectors import api_outputs
+from beam_jobs.detectors import api_outputs, frozen_form
 from beam_jobs.detectors.base import BatchKey, DetectorInfo, DetectorSpec, DoesNotFitError, Picture
-from beam_jobs.detectors.feeding import Feeding, alike, trial_pictures
-from beam_jobs.detectors.frozen_graph import load_frozen_graph
+from beam_jobs.detectors.feeding import Feeding, alike
+from beam_jobs.detectors.frozen_graph import import_graph, load_frozen_graph, read_graph
 from beam_jobs.detectors.gpu import GPU_CALLERS, claim_gpus
 from beam_jobs.detectors.loaded_model import NEEDED, LoadedModel, first_line
 from beam_jobs.detectors.model_input import Content, Prepared, fed
 from beam_jobs.detectors.resizing import Resizer, Size
 from beam_jobs.detectors.saved_model import load_saved_model
+from beam_jobs.detectors.scenes import scenes
 from beam_jobs.detectors.tensorflow_runtime import set_threads, tf
 from beam_jobs.errors import UsageError
 from beam_jobs.records import Detections
@@ -73,7 +74,7 @@ class TensorFlowDetector:
     def _safe_feeding(self) -> Feeding:
         """How pictures are brought to one shape, after a look whether that changes what the model finds."""
         feeding = Feeding(self.model.takes, self._resizer)
-        for picture in trial_pictures() if feeding.resizes else ():
+        for picture in scenes() if feeding.resizes else ():
             (alone,) = self._detect([picture], [picture])
             (prepared,) = self._detect([picture], [feeding.prepared(picture)])
             if not alike(alone, prepared, Size(*picture.shape[:2])):
@@ -98,19 +99,35 @@ def call(model: LoadedModel, pictures: Sequence[Prepared]) -> dict[str, NDArray[
 
 
 def open_tensorflow(spec: DetectorSpec) -> TensorFlowDetector:
-    """Loads `spec` and calls it once, so that nothing is left to be refused later.
+    """Loads `spec`, in the form that it says, and calls it once, so that nothing is left to be refused later.
 
     Raises:
         UsageError: it cannot be loaded or is no detector, or TensorFlow is in use with another number of threads.
     """
+    if spec.form == "original":
+        return open_original(spec)
+    set_threads(spec.threads)
+    claim_gpus(spec.gpu_memory_limit_mb)
+    entry, nodes = frozen_form.obtain(spec)
+    with np.load(entry / frozen_form.WEIGHTS) as weights:
+        given = nodes.given(weights.values())
+    model = import_graph(read_graph(entry / frozen_form.GRAPH), nodes.input, nodes.outputs, given)
+    return detector_of(model, spec, "frozen")
+
+
+def open_original(spec: DetectorSpec) -> TensorFlowDetector:
+    """The same of the model itself, whatever form the spec says."""
     set_threads(spec.threads)
     claim_gpus(spec.gpu_memory_limit_mb)
     load = load_frozen_graph if spec.kind == "frozen_graph" else load_saved_model
-    return detector_of(load(spec.location), spec)
+    return detector_of(load(spec.location), spec, spec.kind)
 
 
-def detector_of(model: LoadedModel, spec: DetectorSpec) -> TensorFlowDetector:
+def detector_of(model: LoadedModel, spec: DetectorSpec, form: str) -> TensorFlowDetector:
     """A detector of a model that was loaded for `spec`; calls it once, which also tells what its strings are.
+
+    Args:
+        form: what was loaded, for people.
 
     Raises:
         UsageError: the call fails.
@@ -124,13 +141,14 @@ def detector_of(model: LoadedModel, spec: DetectorSpec) -> TensorFlowDetector:
         except Exception as error:
             failures.append(first_line(error))
         else:
-            return TensorFlowDetector(tried, _info(tried, spec), spec.resizer)
+            return TensorFlowDetector(tried, _info(tried, spec, form), spec.resizer)
     raise UsageError(f"{spec.location} fails on a black picture: {'; '.join(failures)}. {NEEDED}.")
 
 
-def _info(model: LoadedModel, spec: DetectorSpec) -> DetectorInfo:
+def _info(model: LoadedModel, spec: DetectorSpec, form: str) -> DetectorInfo:
     gpus = claim_gpus(spec.gpu_memory_limit_mb)
     details = {
+        "form": f"{form}; {spec.form_note}" if spec.form_note else form,
         "input": str(model.takes),
         "outputs": ", ".join(model.outputs),
         "batch": "free" if model.takes.batch is None else "1",

@@ -1,0 +1,70 @@
+"""Whether two forms of one model find the same in a picture."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beam_jobs.records import Detections
+
+#: Of a coordinate of a box or a keypoint, relative to the larger side of the box, which counts as one pixel at least.
+BOX_TOLERANCE = 1e-3
+#: Of a score, of a detection or of a keypoint.
+SCORE_TOLERANCE = 1e-4
+#: Of a value of a mask, from 0 to 1.
+MASK_TOLERANCE = 1e-3
+
+
+def difference(expected: Detections, found: Detections) -> str | None:
+    """What differs beyond the tolerances, in words; None when nothing does.
+
+    Each detection must have its like: the same class, score, box, mask and keypoints. Their order counts only as far as
+    scores differ by more than their tolerance. The same holds for what is kept when there is a limit: a detection
+    without its like is forgiven where its score is within the tolerance of the least of them all.
+    """
+    if len(expected) != len(found):
+        return f"{len(found)} detections instead of {len(expected)}"
+    if len(expected) == 0:
+        return None
+    lowest = float(min(expected.scores.min(), found.scores.min())) + SCORE_TOLERANCE
+    free = np.ones(len(found), bool)
+    for i in range(len(expected)):
+        like = free & _alike(expected, i, found)
+        if like.any():
+            free[int(np.argmax(like))] = False
+        elif expected.scores[i] > lowest:
+            return _described(expected, i, found)
+    odd = free & (found.scores > lowest)
+    return _described(found, int(np.argmax(odd)), expected) if odd.any() else None
+
+
+def _alike(expected: Detections, i: int, found: Detections) -> NDArray[np.bool_]:
+    """Which of `found` are the like of the i-th expected: bool [N]."""
+    same: NDArray[np.bool_] = found.category_ids == expected.category_ids[i]
+    same &= np.abs(found.scores - expected.scores[i]) <= SCORE_TOLERANCE
+    box = expected.boxes[i]
+    reach = BOX_TOLERANCE * max(float((box[2:] - box[:2]).max()), 1.0)
+    same &= _close(found.boxes, box, reach).all(axis=1)
+    if expected.masks is not None and found.masks is not None:
+        near = np.abs(found.masks.grids - expected.masks.grids[i]) <= MASK_TOLERANCE
+        same &= near.all(axis=(1, 2))
+    if expected.keypoints is not None and found.keypoints is not None:
+        same &= _close(found.keypoints[..., :2], expected.keypoints[i, :, :2], reach).all(axis=(1, 2))
+        same &= (np.abs(found.keypoints[..., 2] - expected.keypoints[i, :, 2]) <= SCORE_TOLERANCE).all(axis=1)
+    return same
+
+
+def _close(found: NDArray[np.float32], expected: NDArray[np.float32], reach: float) -> NDArray[np.bool_]:
+    # What a model gives may be infinite, in both.
+    close: NDArray[np.bool_] = (np.abs(found - expected) <= reach) | (found == expected)
+    return close
+
+
+def _described(expected: Detections, i: int, found: Detections) -> str:
+    """The i-th detection, which has no like, beside the one in its place."""
+
+    def words(detections: Detections, i: int) -> str:
+        box = ", ".join(f"{value:.3f}" for value in detections.boxes[i])
+        return f"class {detections.category_ids[i]}, score {detections.scores[i]:.6f}, box {box}"
+
+    return f"{words(found, i)} instead of {words(expected, i)}"
