@@ -9,6 +9,7 @@ machine: what fits its CPU or GPU (layouts, fused kernels) TensorFlow decides an
 from __future__ import annotations
 
 import itertools
+import pickle
 import sys
 from collections.abc import Sequence, Set
 from pathlib import Path
@@ -145,7 +146,7 @@ def _rename_functions(graph: Any, prefix: str) -> None:
 
 def main(work: Path, target: Path) -> None:
     """Makes the form of the model, with the pictures, that are in `work`; exits with 1 if the original is refused."""
-    spec = msgspec.json.decode((work / SPEC).read_bytes(), type=DetectorSpec)
+    spec: DetectorSpec = pickle.loads((work / SPEC).read_bytes())
     with np.load(work / PICTURES) as pictures:
         try:
             verdict = make(spec, list(pictures.values()), target)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import platform
 import re
 import sys
@@ -42,7 +43,7 @@ _MAKE_SECONDS = 840.0
 
 #: Files of an entry, and of the folder in which it is ordered.
 GRAPH, WEIGHTS, VERDICT = "graph.pb", "weights.npz", "verdict.json"
-SPEC, PICTURES = "spec.json", "pictures.npz"
+SPEC, PICTURES = "spec.pickle", "pictures.npz"
 
 
 class FrozenGraph(msgspec.Struct, frozen=True):
@@ -128,7 +129,7 @@ def _build(folder: Path, spec: DetectorSpec, pictures: Callable[[], Sequence[Pic
     report(f"preparing {spec.name} to open quickly (a minute or so, once) …")
     work = folder / "work"
     work.mkdir()
-    (work / SPEC).write_bytes(msgspec.json.encode(spec))
+    (work / SPEC).write_bytes(pickle.dumps(spec))
     np.savez(work / PICTURES, *scenes(), *pictures())
     command = [sys.executable, "-P", "-m", "beam_jobs.detectors.freezing", str(work), str(folder)]
     try:
