@@ -77,17 +77,3 @@ def alike(expected: Detections, found: Detections, picture: Size) -> bool:
     like &= np.abs(expected.scores[:, None] - found.scores) <= _SCORE_TOLERANCE
     like &= np.abs(expected.boxes[:, None] - found.boxes).max(axis=2, initial=0.0) <= limit
     return bool(like.any(axis=1).sum() >= _LEAST_ALIKE * len(expected))
-
-
-def trial_pictures() -> list[Picture]:
-    """Coloured rectangles of all sizes in noise: what a model finds in them depends on how they are resized."""
-    random = np.random.default_rng(0)
-    pictures = []
-    for height, width in ((317, 422), (253, 190)):
-        picture = random.integers(0, 120, (height, width, 3), np.uint8)
-        for _ in range(20):
-            y, x = random.integers(0, height), random.integers(0, width)
-            h, w = random.integers(3, height // 2), random.integers(3, width // 2)
-            picture[y : y + h, x : x + w] = random.integers(0, 256, 3, np.uint8)
-        pictures.append(picture)
-    return pictures

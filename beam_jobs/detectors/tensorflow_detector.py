@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from beam_jobs.detectors import api_outputs, frozen_form
 from beam_jobs.detectors.base import BatchKey, DetectorInfo, DetectorSpec, DoesNotFitError, Picture
-from beam_jobs.detectors.feeding import Feeding, alike, trial_pictures
+from beam_jobs.detectors.feeding import Feeding, alike
 from beam_jobs.detectors.frozen_graph import import_graph, load_frozen_graph, read_graph
 from beam_jobs.detectors.gpu import GPU_CALLERS, claim_gpus
 from beam_jobs.detectors.loaded_model import NEEDED, LoadedModel, first_line
 from beam_jobs.detectors.model_input import Content, Prepared, fed
 from beam_jobs.detectors.resizing import Resizer, Size
 from beam_jobs.detectors.saved_model import load_saved_model
+from beam_jobs.detectors.scenes import scenes
 from beam_jobs.detectors.tensorflow_runtime import set_threads, tf
 from beam_jobs.errors import UsageError
 from beam_jobs.records import Detections
@@ -73,7 +74,7 @@ class TensorFlowDetector:
     def _safe_feeding(self) -> Feeding:
         """How pictures are brought to one shape, after a look whether that changes what the model finds."""
         feeding = Feeding(self.model.takes, self._resizer)
-        for picture in trial_pictures() if feeding.resizes else ():
+        for picture in scenes() if feeding.resizes else ():
             (alone,) = self._detect([picture], [picture])
             (prepared,) = self._detect([picture], [feeding.prepared(picture)])
             if not alike(alone, prepared, Size(*picture.shape[:2])):
