@@ -68,13 +68,13 @@ def choose(path: Path, pictures: list[NDArray[np.uint8]] | None = None) -> Detec
 
 
 class TestForms:
-    @pytest.mark.parametrize("name", ["masks", "tf_example", "tf1"])
+    @pytest.mark.parametrize("name", ["masks", "keypoints", "tf_example", "tf1", "tf1_frozen"])
     def test_the_frozen_form_finds_the_same(self, models: Path, name: str) -> None:
         spec = choose(models / name)
         assert (spec.form, spec.form_note) == ("frozen", "")
         frozen, original = open_detector(spec), open_detector(spec_of(models / name))
         assert frozen.info.details["form"] == "frozen"
-        assert original.info.details["form"] == "saved_model"
+        assert original.info.details["form"] == spec.kind
         assert frozen.info.details["outputs"] == original.info.details["outputs"]
         for found, expected in zip(frozen.detect(scenes()), original.detect(scenes()), strict=True):
             assert len(found) == 2
