@@ -102,7 +102,7 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         "--model",
         default="coco-ssd",
         metavar="MODEL",
-        help="coco-ssd, a folder with a SavedModel, as the zoo has them, a frozen graph, or module:factory (%(default)s)",
+        help="coco-ssd, a folder with a SavedModel (as the zoo's), a frozen graph, or module:factory (%(default)s)",
     )
     model.add_argument("--label_map", metavar="FILE", help="class names: a .pbtxt, or a COCO JSON with categories")
     model.add_argument(
