@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts import _benchmark
+from beam_jobs.detectors.base import DetectorSpec
+from scripts import _benchmark, _benchmark_open
 from scripts._benchmark import Agreement, Contender, Found, Job, PlainLoop, Run, compare
+from scripts._benchmark_open import Opening
 from tests import saved_models
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,3 +85,23 @@ def test_it_runs_and_both_find_the_same(tmp_path):
     assert [line.split(" |")[0] for line in lines if line.startswith("| ")][1:3] == ["| plain loop", "| beam-detect"]
     assert any("detections in common, 0 only one of them has" in line for line in lines)
     assert any(line.startswith("| 6 | ") for line in lines)
+
+
+def test_openings_are_compared_round_by_round():
+    spec = DetectorSpec("saved_model", "ssd", "somewhere", "0" * 64, {})
+    original = [Opening(8.0, 2.0, 30.0), Opening(9.0, 1.0, 40.0), Opening(16.0, 4.0, 35.0)]
+    frozen = [Opening(2.0, 0.0, 28.0), Opening(1.0, 0.0, 20.0), Opening(3.0, 0.0, 29.0)]
+    line = _benchmark_open.row(spec, 61.4, {"saved_model": original, "frozen": frozen})
+    assert line == "| ssd | 9.0 + 2.0 | 2.0 | 0.15 (0.10–0.20) | 61 | 35 | 28 |"
+
+
+@pytest.mark.slow
+def test_both_forms_of_a_model_are_opened(tmp_path):
+    saved_models.build_all(tmp_path)
+    words = [tmp_path / "zoo", tmp_path / "random", "--rounds=1"]
+    done = subprocess.run(
+        [sys.executable, "-P", ROOT / "scripts/_benchmark_open.py", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^\| zoo \| [\d.]+ \+ [\d.]+ \| [\d.]+ \|", done.stdout, re.MULTILINE)
+    assert "| random | it finds something else in picture 1" in done.stdout

@@ -16,6 +16,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
+from beam_jobs.cli.main import main
 from beam_jobs.detectors import cache, catalogue, frozen_form, open_detector
 from beam_jobs.detectors.agreement import difference
 from beam_jobs.detectors.base import DetectorSpec
@@ -23,7 +24,9 @@ from beam_jobs.detectors.graph_size import count_nodes
 from beam_jobs.detectors.scenes import scenes
 from beam_jobs.errors import UsageError
 from beam_jobs.records import BoxMasks, Detections
+from beam_jobs.runs.manifest import Manifest
 from tests import saved_models
+from tests.pictures import write_pictures
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +52,11 @@ def _all_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _run_here(command: list[str], *_: object) -> tuple[int, str]:
     """What the Python of its own does, without its five seconds for TensorFlow."""
-    from beam_jobs.detectors.freezing import main
+    from beam_jobs.detectors import freezing
 
     assert command[-3] == "beam_jobs.detectors.freezing"
     try:
-        main(Path(command[-2]), Path(command[-1]))
+        freezing.main(Path(command[-2]), Path(command[-1]))
     except SystemExit as ended:
         return int(str(ended.code)), str(ended.__cause__)
     return 0, ""
@@ -68,13 +71,13 @@ def choose(path: Path, pictures: list[NDArray[np.uint8]] | None = None) -> Detec
 
 
 class TestForms:
-    @pytest.mark.parametrize("name", ["masks", "tf_example", "tf1"])
+    @pytest.mark.parametrize("name", ["masks", "keypoints", "tf_example", "tf1", "tf1_frozen"])
     def test_the_frozen_form_finds_the_same(self, models: Path, name: str) -> None:
         spec = choose(models / name)
         assert (spec.form, spec.form_note) == ("frozen", "")
         frozen, original = open_detector(spec), open_detector(spec_of(models / name))
         assert frozen.info.details["form"] == "frozen"
-        assert original.info.details["form"] == "saved_model"
+        assert original.info.details["form"] == spec.kind
         assert frozen.info.details["outputs"] == original.info.details["outputs"]
         for found, expected in zip(frozen.detect(scenes()), original.detect(scenes()), strict=True):
             assert len(found) == 2
@@ -133,6 +136,17 @@ class TestForms:
         said = "".join(each.stdout for each in done).splitlines()
         assert said.count("frozen") == 2
         assert sum("preparing zoo" in line for line in said) == 1
+
+    def test_a_job_uses_it_and_says_so(self, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        write_pictures(tmp_path / "in", 2)
+        job = ["detect", f"--input={tmp_path / 'in'}", "--workers=1"]
+        assert main([*job, f"--model={models / 'masks'}", f"--output={tmp_path / 'out'}"]) == 0
+        manifest = Manifest.read(str(tmp_path / "out"))
+        assert (manifest.model.details["form"], manifest.job["form"]) == ("frozen", "frozen")
+        assert manifest.counts.detections == 4
+        capsys.readouterr()
+        assert main([*job, f"--model={models / 'random'}", f"--output={tmp_path / 'none'}", "--dry_run"]) == 0
+        assert "form: saved_model; the frozen form is not used: it finds something else" in capsys.readouterr().out
 
     def test_what_cannot_be_kept_or_opened_is_used_as_it_is(
         self, models: Path, monkeypatch: pytest.MonkeyPatch
@@ -222,3 +236,13 @@ def test_the_verdict_is_plain_json(models: Path) -> None:
     said = json.loads((entry / "verdict.json").read_bytes())
     assert said["reason"] is None
     assert said["graph"]["outputs"][0] == "detection_boxes"
+
+
+def test_nothing_is_bound_to_a_device(models: Path) -> None:
+    """A form that is made where there is no GPU may run where there is one."""
+    from beam_jobs.detectors.frozen_graph import read_graph
+
+    entry, _ = frozen_form.ensure(choose(models / "tf_example"), pytest.fail, cache.report_to_stderr)
+    graph = read_graph(entry / "graph.pb")
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    assert {node.device for node in nodes} == {""}
