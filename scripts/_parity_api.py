@@ -107,40 +107,46 @@ def _spread_as_it_flows(model: Any) -> dict[Any, Callable[..., Any]]:
     """Makes each layer of `model` fit itself to what reaches it first; gives the calls to put back."""
     calls: dict[Any, Callable[..., Any]] = {}
 
-    def replace(layer: Any, fit: Callable[[Any, Any], None]) -> None:
+    def replace(layer: Any, fit: Callable[[Any, Any, bool], None]) -> None:
         call = calls[layer] = layer.call
 
         def fitting(inputs: Any, *args: Any, **kwargs: Any) -> Any:
             # Keras also calls layers to see what shape they give: then nothing flows.
-            if layer in waiting and tf.executing_eagerly():
-                waiting.remove(layer)
-                fit(inputs, lambda: call(inputs, *args, **kwargs))
+            if tf.executing_eagerly():
+                fit(inputs, lambda: call(inputs, *args, **kwargs), layer in waiting)
+                waiting.discard(layer)
             return call(inputs, *args, **kwargs)
 
         layer.call = fitting
 
-    def normalise(layer: Any) -> Callable[[Any, Any], None]:
-        def fit(inputs: Any, _: Any) -> None:
-            axes = list(range(inputs.shape.rank - 1))
-            mean, variance = tf.nn.moments(inputs, axes)
-            layer.moving_mean.assign(mean)
-            layer.moving_variance.assign(variance + 1e-3)
+    def normalise(layer: Any) -> Callable[[Any, Any, bool], None]:
+        def fit(inputs: Any, _: Any, is_first: bool) -> None:
+            if is_first:
+                mean, variance = tf.nn.moments(inputs, list(range(inputs.shape.rank - 1)))
+                layer.moving_mean.assign(mean)
+                layer.moving_variance.assign(variance + 1e-3)
 
         return fit
 
-    def scale(layer: Any, mean: float, kind: str, value: float) -> Callable[[Any, Any], None]:
+    def scale(layer: Any, mean: float, kind: str, value: float) -> Callable[[Any, Any, bool], None]:
         kernel = layer.pointwise_kernel if hasattr(layer, "pointwise_kernel") else layer.kernel
 
-        def fit(_: Any, outputs: Any) -> None:
+        def fit(_: Any, outputs: Any, is_first: bool) -> None:
             given = outputs()
-            now, variance = tf.nn.moments(given, list(range(given.shape.rank - 1)))
-            factor = 1 / tf.sqrt(tf.maximum(variance, 1e-9))
-            if kind == "deviation":
-                factor *= value
+            if is_first:
+                now, variance = tf.nn.moments(given, list(range(given.shape.rank - 1)))
+                factor = 1 / tf.sqrt(tf.maximum(variance, 1e-9))
+                if kind == "deviation":
+                    factor *= value
+                else:
+                    # The last cell of most pictures is padding: all of it has one value, which shall be no high score.
+                    factor *= tf.where(tf.reduce_mean(given[:, -1, -1], 0) > now, -1.0, 1.0)
+                    factor *= (value - mean) / tf.reduce_max((given - now) * factor)
+            elif kind == "greatest":
+                # A head that several levels share.
+                now, factor = mean, tf.minimum(1.0, (value - mean) / tf.reduce_max(given - mean))
             else:
-                # The last cell of most pictures is padding: all of it has one value, which shall be no high score.
-                factor *= tf.where(tf.reduce_mean(given[:, -1, -1], 0) > now, -1.0, 1.0)
-                factor *= (value - mean) / tf.reduce_max((given - now) * factor)
+                return
             kernel.assign(kernel * factor)
             layer.bias.assign((layer.bias - now) * factor + mean)
 

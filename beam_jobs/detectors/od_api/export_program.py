@@ -28,7 +28,7 @@ from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectG
 Report = Callable[[str], None]
 
 _VALUE = "VARIABLE_VALUE"
-_SHOWN = 5
+_SHOWN = 2
 _LEAST_GAP = 1e-3
 
 # fmt: off
@@ -140,7 +140,7 @@ def _restored_module(model: Any, prefix: str, report: Report) -> tuple[Any, Any,
     try:
         function = free.__call__.get_concrete_function()
     except (ValueError, TypeError, tf.errors.OpError) as error:
-        fault = f"it cannot be traced ({_first_line(error)})"
+        fault = f"it cannot be traced ({_reason(error)})"
     else:
         report("restoring the checkpoint")
         restore(model, prefix)
@@ -152,7 +152,7 @@ def _restored_module(model: Any, prefix: str, report: Report) -> tuple[Any, Any,
     try:
         function = one.__call__.get_concrete_function()
     except (ValueError, TypeError, tf.errors.OpError) as error:
-        raise RefusedError(f"the API cannot trace the config's model: {_first_line(error)}") from error
+        raise RefusedError(f"the API cannot trace the config's model: {_reason(error)}") from error
     restore(model, prefix)
     return one, function, False, f" (with a free batch {fault})"
 
@@ -175,7 +175,7 @@ def _misfits(model: Any, prefix: str) -> list[str]:
         reader = tf.train.load_checkpoint(prefix)
         shapes = reader.get_variable_to_shape_map()
     except (tf.errors.OpError, ValueError) as error:
-        raise RefusedError(f"the checkpoint cannot be read: {_first_line(error)}") from error
+        raise RefusedError(f"the checkpoint cannot be read: {_reason(error)}") from error
     if "_CHECKPOINTABLE_OBJECT_GRAPH" not in shapes:
         raise RefusedError("the checkpoint is of TensorFlow 1 (it has names of variables, and no object graph)")
     graph = TrackableObjectGraph.FromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
@@ -253,12 +253,14 @@ def _batch_fault(function: Any) -> str:
             ):
                 return "two pictures have other detections than each alone"
     except (ValueError, tf.errors.OpError) as error:
-        return f"two pictures fail ({_first_line(error)})"
+        return f"two pictures fail ({_reason(error)})"
     return ""
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+def _reason(error: Exception) -> str:
+    """The line that says why: the first, but the last where TensorFlow says in which code before it says what."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1 if lines[0] == "in user code:" else 0][:300].rstrip(".")
 
 
 if __name__ == "__main__":
