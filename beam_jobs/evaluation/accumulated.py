@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,28 +39,3 @@ class Accumulated:
             array: NDArray[np.float64] = getattr(self, name)
             if array.shape != shape or array.dtype != np.float64:
                 raise ValueError(f"{name} must be float64 {list(shape)}, got {array.dtype} {list(array.shape)}")
-
-    @staticmethod
-    def concat(parts: Sequence[Accumulated]) -> Accumulated:
-        """One of all categories, from evaluations of disjoint sets of categories; their order has no influence.
-
-        Matching and accumulation never look across categories, so that this equals one evaluation of them all.
-
-        Raises:
-            ValueError: no parts, a category in two of them, or settings that differ otherwise.
-        """
-        if not parts:
-            raise ValueError("nothing to concatenate")
-        ids = np.array([number for part in parts for number in part.settings.category_ids], np.int64)
-        order = np.argsort(ids, kind="stable")
-        # Refuses a category that is there twice.
-        settings = replace(parts[0].settings, category_ids=tuple(ids[order].tolist()))
-        for part in parts:
-            if replace(part.settings, category_ids=settings.category_ids) != settings:
-                raise ValueError(f"settings differ: {part.settings} and {parts[0].settings}")
-        return Accumulated(
-            settings,
-            np.concatenate([part.precision for part in parts], axis=2)[:, :, order],
-            np.concatenate([part.recall for part in parts], axis=1)[:, order],
-            np.concatenate([part.scores for part in parts], axis=2)[:, :, order],
-        )
