@@ -112,6 +112,7 @@ def test_what_it_says_of_itself(models: Path) -> None:
     info = open_model(models / "zoo").info
     assert info.engine == "tensorflow"
     assert info.details == {
+        "form": "saved_model",
         "input": "input_tensor uint8 [1, None, None, 3]",
         "outputs": "detection_boxes, detection_scores, detection_classes, num_detections",
         "batch": "1",
