@@ -18,6 +18,7 @@ from PIL import Image
 
 from beam_jobs.detectors import catalogue, open_detector
 from beam_jobs.detectors.base import Detector, DetectorSpec
+from beam_jobs.detectors.frozen_graph import import_graph
 from beam_jobs.detectors.model_input import fed
 from beam_jobs.detectors.tensorflow_detector import TensorFlowDetector
 from beam_jobs.errors import InputError, UsageError
@@ -66,6 +67,25 @@ def test_results_are_those_of_a_direct_call(models: Path) -> None:
     assert_array_equal(found.category_ids, direct["detection_classes"].numpy()[0, :count].astype(int))
     yxyx = direct["detection_boxes"].numpy()[0, :count]
     assert_array_equal(found.boxes, yxyx[:, [1, 0, 3, 2]] * np.array([53, 37, 53, 37], np.float32))
+
+
+def test_a_graph_that_waits_for_what_it_is_fed() -> None:
+    """Such edges are left by TensorFlow's optimizer, from weights that only something else used."""
+    import tensorflow as tf
+
+    graph = tf.Graph()
+    with graph.as_default():
+        pixels = tf.compat.v1.placeholder(tf.uint8, [1, None, None, 3], "image_tensor")
+        weight = tf.compat.v1.placeholder(tf.float32, [2], "weight")
+        with tf.control_dependencies([weight, pixels]):
+            nothing = tf.no_op("nothing")
+        with tf.control_dependencies([nothing]):
+            tf.multiply(tf.cast(tf.shape(pixels)[1], tf.float32), weight, "detection_scores")
+    model = import_graph(
+        graph.as_graph_def(), "image_tensor", ("detection_scores",), {"weight": np.array([1, 2], np.float32)}
+    )
+    given = model.call(tf.zeros([1, 7, 9, 3], tf.uint8))
+    assert_array_equal(given["detection_scores"], [7, 14])
 
 
 def test_a_fixed_input_size_gets_pictures_resized_to_it(models: Path) -> None:

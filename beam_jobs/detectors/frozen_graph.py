@@ -5,7 +5,7 @@ Source: `exporter.py` of the API, which names the tensors.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ def import_graph(
     if placeholder.op != "Placeholder" or takes is None:
         raise ValueError(f"its input {name} is a {placeholder.op}, {spec.dtype.name} {shape}")
 
+    _do_not_wait_for(graph, {name, *(weights or {})})
     constants = {key: tf.constant(array) for key, array in (weights or {}).items()}
 
     def imported(tensor: Any) -> Mapping[str, Any]:
@@ -81,6 +82,14 @@ def import_graph(
 
     function = tf.compat.v1.wrap_function(imported, [spec])
     return LoadedModel(function, takes, outputs, function)
+
+
+def _do_not_wait_for(graph: Any, fed: Set[str]) -> None:
+    """Drops control edges from what is fed: for them the import would keep its placeholders, which nobody feeds."""
+    for node in graph.node:
+        kept = [edge for edge in node.input if not (edge.startswith("^") and edge[1:] in fed)]
+        if len(kept) < len(node.input):
+            node.input[:] = kept
 
 
 def _described(graph: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,10 @@ from beam_jobs.errors import UsageError
 NEEDED = (
     "A detector has one input, uint8 or float32 [1 or None, height, width, 3] or string [None], "
     f"and the outputs {', '.join(api_outputs.REQUIRED)}"
+)
+
+_IS_ABOUT_PLACES = re.compile(
+    r"Graph execution error:|Detected at node .* defined at|<stack traces unavailable>|\s*File "
 )
 
 
@@ -45,5 +50,6 @@ def refusal(location: str, found: str, needed: str) -> UsageError:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error of TensorFlow's, which may be pages long."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500].rstrip(".")
+    """What an error of TensorFlow's says, which may be pages long: the first line that is not about where it was."""
+    lines = [line for line in str(error).splitlines() if line.strip() and not _IS_ABOUT_PLACES.match(line)]
+    return (lines or [type(error).__name__])[0].strip()[:500].rstrip(".")
