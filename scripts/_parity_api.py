@@ -31,7 +31,8 @@ from export_program import build_model, read_config
 #: mean and their deviation, or, for scores before the sigmoid, their mean and the greatest of all.
 _SPREADS = (
     ("RPN/ClassPredictor", 0.0, "deviation", 2.0),
-    ("ClassPredictor_dense", 0.0, "deviation", 2.0),
+    # Of pooled features, which vary little: a greater deviation would make rounding errors as large as what is allowed.
+    ("ClassPredictor_dense", 0.0, "deviation", 1.0),
     ("ClassPredictor", -5.0, "greatest", 2.5),
     ("BoxEncodingPredictor", 0.0, "deviation", 1.0),
     ("BoxPredictor", 0.0, "deviation", 1.0),
