@@ -193,6 +193,7 @@ def _receive(url: str, answer: Any, part: Path, start: int, size: int | None, wa
             if have > MAX_BYTES:
                 raise DownloadError(f"{shown(url)} has more than the {MAX_BYTES:,} bytes that a model may have")
             file.write(data)
+            file.flush()  # what a killed process has, the next one need not fetch
 
 
 def _open(url: str, method: str, headers: Mapping[str, str]) -> Any:
