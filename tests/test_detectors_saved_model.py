@@ -71,8 +71,9 @@ def test_results_are_those_of_a_direct_call(models: Path) -> None:
 
 def test_a_graph_that_waits_for_what_it_is_fed() -> None:
     """Such edges are left by TensorFlow's optimizer, from weights that only something else used."""
-    import tensorflow as tf
+    from beam_jobs.detectors.tensorflow_runtime import set_threads, tf
 
+    set_threads(1)
     graph = tf.Graph()
     with graph.as_default():
         pixels = tf.compat.v1.placeholder(tf.uint8, [1, None, None, 3], "image_tensor")
