@@ -36,7 +36,7 @@ from beam_jobs.processes.gpus import visible_gpus
 from beam_jobs.processes.picture import PictureSettings
 from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.processes.select import Selection
-from beam_jobs.processes.threads import thread_settings
+from beam_jobs.processes.settings import process_settings
 from beam_jobs.runs import layout
 from beam_jobs.runs.finalise import Outcome, finalise
 from beam_jobs.runs.folder import check_output, remove_run
@@ -298,7 +298,7 @@ def _processes(options: argparse.Namespace, planner: Planner) -> int:
 
 
 def _threads(spec: DetectorSpec, info: DetectorInfo, processes: int) -> str:
-    settings = " ".join(f"{name}={value}" for name, value in thread_settings(spec.threads).items())
+    settings = " ".join(f"{name}={value}" for name, value in process_settings(spec.threads).items())
     return (
         f"{processes} detector processes for {len(os.sched_getaffinity(0))} cores, {spec.threads} threads a call of"
         f" {info.engine}, each with {settings}; Beam: one bundle at a time, in this process"
@@ -367,7 +367,7 @@ def _manifest(
 
 def _detector_record(record: DetectorRecord, spec: DetectorSpec, pool: DetectorPool | None) -> DetectorRecord:
     """With what only the pool knows, and the timings table does not."""
-    record = msgspec.structs.replace(record, environment=thread_settings(spec.threads))
+    record = msgspec.structs.replace(record, environment=process_settings(spec.threads))
     if pool is None or not pool.loads:
         return record
     model_mb = round(sum(load.bytes for load in pool.loads) / len(pool.loads) / 1e6)

@@ -18,6 +18,7 @@ from beam_jobs.errors import JobError, UsageError
 from beam_jobs.processes.messages import Ready, Refused, Setup
 from beam_jobs.processes.parent import end_with_parent
 from beam_jobs.processes.picture import PictureWorker
+from beam_jobs.processes.settings import keep_pandas_out
 from beam_jobs.processes.spent import peak_rss
 
 
@@ -42,6 +43,8 @@ def main(descriptor: int) -> None:
 
 
 def _open(connection: Connection, setup: Setup) -> PictureWorker | None:
+    if setup.spec.kind != "factory":
+        keep_pandas_out()
     start, before = time.perf_counter(), peak_rss()
     try:
         detector = open_detector(setup.spec)

@@ -28,7 +28,7 @@ from beam_jobs.processes.gpus import GPU_VARIABLE, visible_gpus
 from beam_jobs.processes.messages import Ready, Refused, Setup
 from beam_jobs.processes.picture import PictureSettings, Reply, Tally, Work
 from beam_jobs.processes.spent import SPENT_STEPS
-from beam_jobs.processes.threads import thread_settings
+from beam_jobs.processes.settings import process_settings
 from beam_jobs.storage import display_name
 
 #: A process that has not opened its detector after this many seconds is given up.
@@ -242,7 +242,7 @@ class DetectorPool:
             **gpu,
             # The child must find this package wherever the parent found it.
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            **thread_settings(self._setup.spec.threads),
+            **process_settings(self._setup.spec.threads),
             "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0" if self._verbose else "3"),
         }
 
