@@ -27,8 +27,8 @@ from beam_jobs.formats.tables import RowsBuilder
 from beam_jobs.processes.gpus import GPU_VARIABLE, visible_gpus
 from beam_jobs.processes.messages import Ready, Refused, Setup
 from beam_jobs.processes.picture import PictureSettings, Reply, Tally, Work
-from beam_jobs.processes.spent import SPENT_STEPS
 from beam_jobs.processes.settings import process_settings
+from beam_jobs.processes.spent import SPENT_STEPS
 from beam_jobs.storage import display_name
 
 #: A process that has not opened its detector after this many seconds is given up.

@@ -10,11 +10,11 @@ import pyarrow as pa
 def process_settings(threads: int) -> dict[str, str]:
     """Environment variables of a detector process with so many threads inside a call.
 
-    Threads: there is a process for each core, so that more threads would only be in each other's way. What a call computes with
+    Threads: there is a process for each core, so that more would only be in each other's way. What a call computes with
     is set where the model is opened, too (TensorFlow's pools, XNNPACK's through LiteRT), as results depend on it.
 
-    Memory: decoded and resized pictures are megabytes each. By itself glibc gives so much back to the system whenever it
-    is freed, and has every page of it made and zeroed anew for the next picture, which takes longer than the resizing.
+    Memory: decoded and resized pictures are megabytes each. By itself glibc gives that back to the system when it is
+    freed, and the system makes and zeroes each page anew for the next picture, which takes longer than the resizing.
     """
     return {
         "OMP_NUM_THREADS": str(threads),  # OpenMP, and Arrow
