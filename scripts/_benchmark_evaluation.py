@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from scripts import _coco_problem
-from scripts._benchmark import call, heading, say, spread, tree_pss
+from scripts._benchmark_measuring import call, heading, say, spread, tree_pss
 
 #: The same program for both: hotcoco's names are pycocotools'. Only the two files and what is written are arguments.
 _DIRECTLY = """

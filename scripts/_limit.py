@@ -18,6 +18,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from beam_jobs.detectors.litert_form import NETWORK, Form
 from beam_jobs.detectors.resize import resize_bilinear
+from beam_jobs.processes.settings import process_settings
 
 
 def work(folder: str, paths: list[str], barrier: Any) -> None:
@@ -42,6 +43,7 @@ def work(folder: str, paths: list[str], barrier: Any) -> None:
 
 def main(folder: str, listing: str, output: str) -> None:
     """Runs the processes; writes the seconds from when all are ready to when all are done."""
+    os.environ.update(process_settings(threads=1))  # for the processes; the job's have them, too
     paths = Path(listing).read_text().splitlines()
     count = len(os.sched_getaffinity(0))
     context = get_context("spawn")

@@ -34,7 +34,7 @@ from beam_jobs.detectors.od_api import environment
 from beam_jobs.detectors.od_api.export import run_program
 from beam_jobs.errors import UsageError
 from beam_jobs.imaging.decode import decode
-from scripts._benchmark import heading
+from scripts._benchmark_measuring import heading
 
 _HERE = Path(__file__).parent
 _CONFIGS = _HERE / "parity-configs"

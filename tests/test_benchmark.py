@@ -13,8 +13,10 @@ from PIL import Image
 
 from beam_jobs.detectors.base import DetectorSpec
 from scripts import _benchmark, _benchmark_open
-from scripts._benchmark import Agreement, Contender, Found, Job, PlainLoop, Run, compare
+from scripts._benchmark_agreement import Agreement, Found, compare
+from scripts._benchmark_contenders import LIMIT, Contender, Job, Run, Script
 from scripts._benchmark_open import Opening
+from scripts._benchmark_pictures import SIZES, make_pictures
 from tests import saved_models
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,25 +52,34 @@ def test_pictures_differ_and_come_again(tmp_path):
     made = []
     for name, count, seed in (("once", 8, 1), ("again", 4, 1), ("other", 4, 2)):
         (tmp_path / name).mkdir()
-        made.append([path.read_bytes() for path in _benchmark.make_pictures(tmp_path / name, count, seed)])
+        made.append([path.read_bytes() for path in make_pictures(tmp_path / name, count, seed)])
     once, again, other = made
     assert once[:4] == again
     assert len(set(once + other)) == 12
     for path in (tmp_path / "once").iterdir():
         with Image.open(path) as picture:
-            assert picture.size in _benchmark.SIZES
+            assert picture.size in SIZES
 
 
 def test_tables_have_medians_and_ratios():
-    contenders: list[Contender] = [PlainLoop("somewhere"), Job("coco-ssd", ("--workers=1",))]
+    contenders: list[Contender] = [
+        Script("plain loop", "_plain_loop.py", "somewhere"),
+        Job("coco-ssd", ("--workers=1",)),
+        Script(LIMIT, "_limit.py", "elsewhere"),
+    ]
     runs = [
         [Run(steady, steady + 2, {}, {}) for steady in (4.0, 5.0, 8.0)],
         [Run(steady, steady + 1, {}, {"infer": 30.0}) for steady in (2.0, 2.5, 2.0)],
+        [Run(steady, steady + 1, {}, {}) for steady in (1.0, 1.0, 1.6)],
     ]
-    *_, loop, job = _benchmark.speed_table(contenders, runs, 40)
-    assert loop == "| plain loop | 8.0 (5.0–10.0) | 1.00 (1.00–1.00) | 2.0 (2.0–2.0) | 7.0 (6.0–10.0) |"
-    assert job == "| beam-detect --workers=1 | 20.0 (16.0–20.0) | 2.50 (2.00–4.00) | 1.0 (1.0–1.0) | 3.0 (3.0–3.5) |"
-    assert "| beam-detect --workers=1 | 30.0 |" in _benchmark.work_table(contenders, runs)
+    *_, loop, job, limit = _benchmark.speed_table(contenders, runs, [10**9, 2 * 10**8, 3], 40)
+    assert loop.startswith("| plain loop | 8.0 (5.0–10.0) | 1.00 (1.00–1.00) | 0.20 (0.20–0.25) | 2.0 (2.0–2.0) | 7.0")
+    assert job == (
+        "| beam-detect --workers=1 | 20.0 (16.0–20.0) | 2.50 (2.00–4.00) | 0.50 (0.40–0.80) | 1.0 (1.0–1.0)"
+        " | 3.0 (3.0–3.5) | 200 |"
+    )
+    assert limit.startswith("| limit | 40.0")
+    assert "| beam-detect --workers=1 | 30.00 |" in _benchmark.work_table(contenders, runs)
 
 
 @pytest.mark.slow
@@ -82,7 +93,11 @@ def test_it_runs_and_both_find_the_same(tmp_path):
     assert done.returncode == 0, done.stderr
     assert report.read_text() == done.stdout
     lines = report.read_text().splitlines()
-    assert [line.split(" |")[0] for line in lines if line.startswith("| ")][1:3] == ["| plain loop", "| beam-detect"]
+    assert [line.split(" |")[0] for line in lines if line.startswith("| ")][1:4] == [
+        "| plain loop",
+        "| Beam RunInference",
+        "| beam-detect",
+    ]
     assert any("detections in common, 0 only one of them has" in line for line in lines)
     assert any(line.startswith("| 6 | ") for line in lines)
 

@@ -192,7 +192,8 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
     running.add_argument(
         "--config", metavar="TOML", help="a file of these flags (min_score = 0.5); the command line wins"
     )
-    _switch(running, "verbose", "show what TensorFlow and Beam say, and tracebacks")
+    _switch(running, "profile", "show at the end where the time of all cores went, by step")
+    _switch(running, "verbose", "show what TensorFlow and Beam say, how many threads there are, and tracebacks")
 
 
 def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import time
@@ -17,6 +18,7 @@ import msgspec
 from beam_jobs import matching, pipelines, storage
 from beam_jobs.cli import engine, interrupt
 from beam_jobs.cli.categories import chosen_ids
+from beam_jobs.cli.profile import DetectStage, profile
 from beam_jobs.cli.progress import Progress, Transfer, status
 from beam_jobs.cli.sample import sample_pictures
 from beam_jobs.cli.summary import LISTED_PICTURES, listing, say, summary
@@ -34,11 +36,13 @@ from beam_jobs.processes.gpus import visible_gpus
 from beam_jobs.processes.picture import PictureSettings
 from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.processes.select import Selection
+from beam_jobs.processes.settings import process_settings
 from beam_jobs.runs import layout
 from beam_jobs.runs.finalise import Outcome, finalise
 from beam_jobs.runs.folder import check_output, remove_run
 from beam_jobs.runs.manifest import (
     MANIFEST_VERSION,
+    DetectorRecord,
     InputsRecord,
     Manifest,
     ModelRecord,
@@ -62,6 +66,8 @@ FEW_INPUTS, FEW_BYTES = 8, 32 << 20
 DEFAULT_MIN_SCORE = 0.05
 
 DONE, FAILED = 0, 1
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -111,12 +117,15 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         here = processes if local else 1
         pool = DetectorPool(job.spec, job.settings, here, beam_args=beam_args, verbose=options.verbose)
         stack.callback(pool.close)
+        if options.profile and not local:
+            raise UsageError("--profile: only the local engine can tell; leave --runner out.")
         if not options.dry_run:
             source = _source(job, processes, beam_args, options.verbose)  # imports Beam while the model is opened
         with stages.time("model_open"), status(f"opening {job.spec.name} …"):
             info = pool.ready()
         job = _settled(job, info)
         _check_evaluated(options.iou_type, job.spec.name, info)
+        _LOGGER.info("%s", _threads(job.spec, info, processes))
         if not local:
             pool.close()
         elif not (info.on_gpu or options.workers or processes == 1):
@@ -133,10 +142,13 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             plan = _write_plan(planner, root, job)
         with stages.time("detect"), Progress(plan.inputs, pool.tally):
             source = replace(source, settings=job.settings, processes=processes)
-            _detect(root, plan, job, source, pool if local else None, beam_args)
+            cpu_s = _detect(root, plan, job, source, pool if local else None, beam_args)
         with stages.time("finalise"), status("writing the COCO files and the manifest …"):
             outcome = finalise(root, plan, job.spec.categories, f"Pictures seen by {job.spec.name}, beam-detect")
+    detector = _detector_record(outcome.detector, job.spec, pool if local else None)
+    outcome = replace(outcome, detector=detector)
     manifest = _manifest(options, job, info, matches, plan, outcome, stages.seconds, started, command)
+    manifest = msgspec.structs.replace(manifest, cpu_s=cpu_s)
     manifest.write(root)
     evaluated = None
     if truth is not None and manifest.status == "succeeded":
@@ -153,6 +165,9 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         say("\n" + listing(root, manifest, options.annotate_min_score))
     if evaluated is not None:
         say(f"\n{evaluated.text}")
+    if options.profile and cpu_s is not None:
+        cores = len(os.sched_getaffinity(0))
+        say("\n" + profile(cpu_s, stages.seconds["detect"], cores, manifest.counts.inputs))
     if manifest.status == "failed":
         print(f"\nbeam-detect: {_why_failed(options, manifest)}", file=sys.stderr)
         return FAILED
@@ -161,16 +176,21 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
 
 def _detect(
     root: str, plan: Plan, job: DetectJob, source: PoolSource, pool: DetectorPool | None, beam_args: Sequence[str]
-) -> None:
-    """Does all parts of the plan: in this process and with its `pool`, or where the flags say."""
+) -> dict[str, float] | None:
+    """Does all parts of the plan: in this process and with its `pool`, or where the flags say.
+
+    Returns:
+        CPU seconds by step, if they were spent here.
+    """
     group_size = job.group_size or max(1, min(GROUP_SIZE, plan.inputs // (4 * source.processes)))
     try:
         if pool is None:
             parts = range(len(plan.parts))
             engine.run_once(lambda pipeline: pipelines.detect(pipeline, root, source, parts, group_size), beam_args)
-        else:
-            source.handle.acquire(lambda: pool)
-            engine.run_local(root, source, len(plan.parts), group_size, beam_args)
+            return None
+        source.handle.acquire(lambda: pool)
+        stage = DetectStage(pool)
+        return stage.cpu_s(engine.run_local(root, source, len(plan.parts), group_size, beam_args))
     except Exception as error:
         # Beam gives the error of a step as text. The pool has its own, whole.
         raise (pool.error if pool and pool.error else JobError(engine.reason(error))) from error
@@ -277,6 +297,14 @@ def _processes(options: argparse.Namespace, planner: Planner) -> int:
     return len(visible_gpus()) or len(os.sched_getaffinity(0))
 
 
+def _threads(spec: DetectorSpec, info: DetectorInfo, processes: int) -> str:
+    settings = " ".join(f"{name}={value}" for name, value in process_settings(spec.threads).items())
+    return (
+        f"{processes} detector processes for {len(os.sched_getaffinity(0))} cores, {spec.threads} threads a call of"
+        f" {info.engine}, each with {settings}; Beam: one bundle at a time, in this process"
+    )
+
+
 def _source(job: DetectJob, processes: int, beam_args: Sequence[str], verbose: bool) -> PoolSource:
     from apache_beam.utils.shared import Shared
 
@@ -335,6 +363,15 @@ def _manifest(
         files=outcome.files,
         repeatable=not outcome.detector.shrunk_calls,
     )
+
+
+def _detector_record(record: DetectorRecord, spec: DetectorSpec, pool: DetectorPool | None) -> DetectorRecord:
+    """With what only the pool knows, and the timings table does not."""
+    record = msgspec.structs.replace(record, environment=process_settings(spec.threads))
+    if pool is None or not pool.loads:
+        return record
+    model_mb = round(sum(load.bytes for load in pool.loads) / len(pool.loads) / 1e6)
+    return msgspec.structs.replace(record, model_mb=model_mb, rss_mb=round(pool.peak_rss / 1e6))
 
 
 def _why_failed(options: argparse.Namespace, manifest: Manifest) -> str:

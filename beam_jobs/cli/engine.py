@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from beam_jobs import pipelines
 from beam_jobs.errors import UsageError
@@ -49,13 +49,24 @@ def is_local(beam_args: Sequence[str]) -> bool:
     return False
 
 
-def run_local(root: str, source: PoolSource, parts: int, group_size: int, beam_args: Sequence[str]) -> None:
+class LocalRun(NamedTuple):
+    """What a local run took: CPU seconds of writing tables."""
+
+    write_cpu_s: float
+
+
+def run_local(root: str, source: PoolSource, parts: int, group_size: int, beam_args: Sequence[str]) -> LocalRun:
     """Does all parts of the plan in `root`, in order, in this process."""
     import apache_beam as beam
+    from apache_beam.metrics import MetricsFilter
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+    from beam_jobs.transforms.write import NAMESPACE, WRITE_CPU
+
+    written = MetricsFilter().with_namespace(NAMESPACE).with_name(WRITE_CPU)
     first, length = 0, 1
+    write_cpu_us = 0
     while first < parts:
         start = time.monotonic()
         todo = range(first, min(first + length, parts))
@@ -64,6 +75,8 @@ def run_local(root: str, source: PoolSource, parts: int, group_size: int, beam_a
         seconds_a_part = (time.monotonic() - start) / len(todo)
         length = max(1, min(MAX_SLICE_PARTS, round(SLICE_SECONDS / seconds_a_part)))
         first = todo.stop
+        write_cpu_us += sum(each.result for each in pipeline.result.metrics().query(written)["counters"])
+    return LocalRun(write_cpu_us / 1e6)
 
 
 def run_once(build: Callable[[beam.Pipeline], object], beam_args: Sequence[str]) -> None:

@@ -86,7 +86,7 @@ def _set_up_logging(verbose: bool) -> None:
         handler.setFormatter(logging.Formatter("beam-detect: %(message)s"))
         ours.addHandler(handler)
         ours.propagate = False
-        ours.setLevel(logging.WARNING)
+        ours.setLevel(logging.INFO if verbose else logging.WARNING)
     if not verbose:
         # Beam warns, while it is imported, of packages that nobody asked for. What it logs later, we say ourselves.
         logging.getLogger().setLevel(logging.CRITICAL)

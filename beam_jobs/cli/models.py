@@ -101,7 +101,7 @@ def _open(spec: DetectorSpec, beam_args: Sequence[str], *, verbose: bool) -> _Op
     pool = DetectorPool(spec, PictureSettings(), 1, beam_args=beam_args, verbose=verbose)
     try:
         with status(f"opening {spec.name} …"):
-            return _Opened(pool.ready(), pool.loads[0])
+            return _Opened(pool.ready(), pool.loads[0].seconds)
     finally:
         pool.close()
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from time import thread_time
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from beam_jobs.detectors.base import DetectorInfo, DetectorSpec, Picture
+from beam_jobs.detectors.base import CallSplit, DetectorInfo, DetectorSpec, Picture
 from beam_jobs.detectors.litert_form import NETWORK, Form
 from beam_jobs.detectors.nms import Suppression
 from beam_jobs.detectors.raw_outputs import PostProcessing, detections_of_raw
@@ -35,6 +36,7 @@ class LitertDetector:
         outputs = network.get_signature_runner().get_output_details()
         self._outputs = [outputs[name]["index"] for name in ("boxes", "scores")]
         self.info = info
+        self.split = CallSplit()
 
     def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
         """The detections of each picture, uint8 [height, width, 3] RGB, best first.
@@ -45,11 +47,15 @@ class LitertDetector:
         return [self._detect(picture) for picture in pictures]
 
     def _detect(self, picture: Picture) -> Detections:
-        form = self._form
+        form, start = self._form, thread_time()
         small = resize_bilinear(picture, form.height, form.width)
+        prepared = thread_time()
         boxes, scores = invoke(self._network, self._input, small[np.newaxis], self._outputs)
         height, width = picture.shape[:2]
-        return detections_of_raw(boxes[0], scores[0], width, height, self._how)
+        inferred = thread_time()
+        found = detections_of_raw(boxes[0], scores[0], width, height, self._how)
+        self.split.add(prepared - start, thread_time() - inferred)
+        return found
 
 
 def open_litert_form(spec: DetectorSpec) -> LitertDetector:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from time import thread_time
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.detectors import api_outputs, frozen_form
-from beam_jobs.detectors.base import BatchKey, DetectorInfo, DetectorSpec, DoesNotFitError, Picture
+from beam_jobs.detectors.base import BatchKey, CallSplit, DetectorInfo, DetectorSpec, DoesNotFitError, Picture
 from beam_jobs.detectors.feeding import Feeding, alike
 from beam_jobs.detectors.frozen_graph import import_graph, load_frozen_graph, read_graph
 from beam_jobs.detectors.gpu import GPU_CALLERS, claim_gpus
@@ -40,6 +41,7 @@ class TensorFlowDetector:
         self.info = info
         self._resizer = resizer
         self._feeding: Feeding | None = None
+        self.split = CallSplit()
 
     def batch_key(self, height: int, width: int) -> BatchKey | None:
         """Of pictures that come to the same shape, where the model takes several."""
@@ -60,16 +62,22 @@ class TensorFlowDetector:
         if len(pictures) > 1:
             keys = {self.batch_key(*picture.shape[:2]) for picture in pictures}
             if len(keys) == 1 and None not in keys and self._feeding is not None:
-                return self._detect(pictures, [self._feeding.prepared(picture) for picture in pictures])
+                start = thread_time()
+                prepared = [self._feeding.prepared(picture) for picture in pictures]
+                self.split.add(thread_time() - start, 0.0)
+                return self._detect(pictures, prepared)
         return [found for picture in pictures for found in self._detect([picture], [picture])]
 
     def _detect(self, pictures: Sequence[Picture], prepared: Sequence[Prepared]) -> list[Detections]:
         """Of pictures that share a call."""
         outputs = call(self.model, prepared)
-        return [
+        start = thread_time()
+        found = [
             api_outputs.detections_of({key: array[i] for key, array in outputs.items()}, *picture.shape[1::-1])
             for i, picture in enumerate(pictures)
         ]
+        self.split.add(0.0, thread_time() - start)
+        return found
 
     def _safe_feeding(self) -> Feeding:
         """How pictures are brought to one shape, after a look whether that changes what the model finds."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from time import thread_time
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from beam_jobs.detectors import api_outputs
-from beam_jobs.detectors.base import DetectorInfo, DetectorSpec, Picture
+from beam_jobs.detectors.base import CallSplit, DetectorInfo, DetectorSpec, Picture
 from beam_jobs.detectors.flatbuffer import FlatbufferError
 from beam_jobs.detectors.tflite_input import TfliteInput, input_of
 from beam_jobs.detectors.tflite_model import POSTPROCESS, TfliteModel, read_model
@@ -41,6 +42,7 @@ class TfliteDetector:
         self._takes = takes
         self._outputs = outputs
         self.info = info
+        self.split = CallSplit()
 
     def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
         """The detections of each picture, uint8 [height, width, 3] RGB, as `api_outputs.detections_of` has them.
@@ -53,7 +55,9 @@ class TfliteDetector:
 
     def _detect(self, picture: Picture) -> Detections:
         height, width = picture.shape[:2]
+        start = thread_time()
         tensor = self._takes.tensor_of(picture)
+        self.split.add(thread_time() - start, 0.0)  # what follows the network is part of it
         named = dict(zip(_OUTPUTS, invoke(self._interpreter, self._takes.index, tensor, self._outputs), strict=True))
         api_outputs.check_shapes(named)
         count = float(np.ravel(named[api_outputs.COUNT])[0])

@@ -43,6 +43,7 @@ from PIL import (
 )
 
 from beam_jobs.errors import InputError
+from beam_jobs.imaging.jpeg import plain_pixels
 
 #: Pictures of more pixels than this are refused unless the caller says otherwise.
 MAX_PIXELS = 200_000_000
@@ -112,12 +113,14 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Decoded:
         _check_size(name, image.size, max_pixels)
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             _check_tiff(image, len(data))
-        image.load()
+        pixels = plain_pixels(data, image) if isinstance(image, JpegImagePlugin.JpegImageFile) else None
+        if pixels is None:
+            image.load()
+            pixels = np.asarray(_to_rgb(image, data))
         orientation = _orientation(image)
-        rgb = _to_rgb(image, data)
         if orientation != 1:
-            rgb = rgb.transpose(_TRANSPOSE[orientation])
-        return Decoded(np.asarray(rgb), name, orientation)
+            pixels = np.asarray(Image.fromarray(pixels).transpose(_TRANSPOSE[orientation]))
+        return Decoded(pixels, name, orientation)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise whatever the bytes lead them into: OSError, SyntaxError, …

@@ -18,6 +18,8 @@ from beam_jobs.errors import JobError, UsageError
 from beam_jobs.processes.messages import Ready, Refused, Setup
 from beam_jobs.processes.parent import end_with_parent
 from beam_jobs.processes.picture import PictureWorker
+from beam_jobs.processes.settings import keep_pandas_out
+from beam_jobs.processes.spent import peak_rss
 
 
 def main(descriptor: int) -> None:
@@ -41,7 +43,9 @@ def main(descriptor: int) -> None:
 
 
 def _open(connection: Connection, setup: Setup) -> PictureWorker | None:
-    start = time.perf_counter()
+    if setup.spec.kind != "factory":
+        keep_pandas_out()
+    start, before = time.perf_counter(), peak_rss()
     try:
         detector = open_detector(setup.spec)
     except (UsageError, JobError) as error:
@@ -53,7 +57,7 @@ def _open(connection: Connection, setup: Setup) -> PictureWorker | None:
     load_ms = (time.perf_counter() - start) * 1e3
     process = f"{platform.node()}:{os.getpid()}"
     worker = PictureWorker(detector, setup.spec, setup.settings, process, load_ms)
-    connection.send(Ready(detector.info, load_ms, worker.shares_calls))
+    connection.send(Ready(detector.info, load_ms, worker.shares_calls, peak_rss() - before))
     return worker
 
 

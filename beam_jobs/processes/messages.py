@@ -29,11 +29,13 @@ class Ready:
 
     Args:
         shares_calls: see `PictureWorker.shares_calls`.
+        model_bytes: by how much the process's memory has grown.
     """
 
     info: DetectorInfo
     load_ms: float
     shares_calls: bool
+    model_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from beam_jobs import storage
-from beam_jobs.detectors.base import Detector, DetectorSpec
+from beam_jobs.detectors.base import CallSplit, Detector, DetectorSpec
 from beam_jobs.errors import InputError, JobError
-from beam_jobs.formats import tf_example, tfrecord
+from beam_jobs.formats import tf_example
 from beam_jobs.formats.coco_ids import ImageIds
 from beam_jobs.formats.tables import ImageFacts, Place, RowsBuilder
 from beam_jobs.imaging.decode import MAX_PIXELS, Decoded, decode
 from beam_jobs.processes.annotate import Annotation, write_annotated
 from beam_jobs.processes.calls import Answer, Caller, Starting, batch_pixels
+from beam_jobs.processes.reading import ReadAhead, read_picture
 from beam_jobs.processes.select import Selection, select
+from beam_jobs.processes.spent import CpuClock, peak_rss
 from beam_jobs.records import Detections, ImageKey
 from beam_jobs.runs import layout
 from beam_jobs.runs.ids import proposed_id
@@ -117,11 +117,15 @@ class Reply:
         rows: encoded `Rows`.
         containers: those that turned out to be TFRecord files: nothing has been read of them yet.
         tally: the counts of these rows.
+        cpu_s: CPU seconds of the process, by `SPENT_STEPS`.
+        peak_rss: the most memory that the process has held so far, in bytes.
     """
 
     rows: bytes
     containers: tuple[Work, ...]
     tally: Tally
+    cpu_s: Mapping[str, float] = field(default_factory=dict)
+    peak_rss: int = 0
 
 
 @dataclass(slots=True)
@@ -153,11 +157,13 @@ class PictureWorker:
         self, detector: Detector, spec: DetectorSpec, settings: PictureSettings, process: str, load_ms: float
     ) -> None:
         self._caller = Caller(detector, batch_pixels(settings.batch_pixels, detector.info))
+        self._split: CallSplit | None = getattr(detector, "split", None)
         self._spec = spec
         self._settings = settings
         self._process = process
         self._load_ms = load_ms
         self._image_ids: ImageIds | None = None
+        self._cpu = CpuClock()
 
     @property
     def shares_calls(self) -> bool:
@@ -174,27 +180,40 @@ class PictureWorker:
         tally = Tally()
         containers: list[Work] = []
         held: list[_Held] = []
-        for i, work in enumerate(group):
-            starting((i,))
-            one = self._prepare(i, work, rows, tally)
-            if isinstance(one, Work):
-                containers.append(one)
-            elif one is not None:
-                held.append(one)
-            pixels = sum(each.facts.width * each.facts.height for each in held)
-            if not self.shares_calls or pixels >= MAX_HELD_PIXELS:
-                self._finish(held, starting, rows, tally)
-                held = []
-        self._finish(held, starting, rows, tally)
-        return Reply(rows.finish().encode(), tuple(containers), tally)
+        with ReadAhead([work.key.uri for work in group if work.data is None], self._read) as files:
+            for i, work in enumerate(group):
+                starting((i,))
+                one = self._prepare(i, work, files, rows, tally)
+                if isinstance(one, Work):
+                    containers.append(one)
+                elif one is not None:
+                    held.append(one)
+                pixels = sum(each.facts.width * each.facts.height for each in held)
+                if not self.shares_calls or pixels >= MAX_HELD_PIXELS:
+                    self._finish(held, starting, rows, tally)
+                    held = []
+            self._finish(held, starting, rows, tally)
+        encoded = rows.finish().encode()
+        self._cpu.lap("rows")
+        self._cpu.move(files.cpu_s, "infer", "read")  # that is when nearly all of it was done
+        return Reply(encoded, tuple(containers), tally, self._cpu.take(), peak_rss())
 
-    def _prepare(self, position: int, work: Work, rows: RowsBuilder, tally: Tally) -> _Held | Work | None:
-        """Reads and decodes a picture. A TFRecord file comes back as it is; None: it is refused, as the rows say."""
+    def _read(self, uri: str) -> bytes | None:
+        return read_picture(uri, self._settings.max_bytes, or_records=self._settings.input_format == "auto")
+
+    def _prepare(
+        self, position: int, work: Work, files: ReadAhead, rows: RowsBuilder, tally: Tally
+    ) -> _Held | Work | None:
+        """Takes the bytes of a picture and decodes it.
+
+        A TFRecord file comes back as it is; None: it is refused, as the rows say.
+        """
         key = replace(work.key, file_name=work.name)
         clock = _Clock()
+        self._cpu.lap("rows")
         try:
             if work.data is None:
-                data = self._read_file(key.uri)
+                data = files.take()
                 if data is None:
                     return work
             else:
@@ -202,6 +221,7 @@ class PictureWorker:
                 data = record.encoded
                 key = self._record_key(key, record.filename or record.source_id)
             clock.lap("read")
+            self._cpu.lap("read")
             decoded = decode(data, max_pixels=self._settings.max_pixels)
         except InputError as error:
             _refuse(key, work, error, rows, tally)
@@ -215,6 +235,7 @@ class PictureWorker:
             hashlib.sha256(data).hexdigest(),
         )
         clock.lap("decode")
+        self._cpu.lap("decode")
         return _Held(position, work, key, decoded, facts, clock)
 
     def _finish(self, held: Sequence[_Held], starting: Starting, rows: RowsBuilder, tally: Tally) -> None:
@@ -227,6 +248,11 @@ class PictureWorker:
                 starting(tuple(held[i].position for i in positions))
 
         answers = self._caller.ask([one.decoded.pixels for one in held], at_work)
+        self._cpu.lap("infer")
+        if self._split is not None:
+            batch_s, post_s = self._split.take()
+            self._cpu.move(batch_s, "infer", "batch")
+            self._cpu.move(post_s, "infer", "post-process")
         for one, answer in zip(held, answers, strict=True):
             if isinstance(answer.found, InputError):
                 _refuse(one.key, one.work, answer.found, rows, tally)
@@ -237,27 +263,14 @@ class PictureWorker:
         key, work, decoded = one.key, one.work, one.decoded
         one.clock.start()
         kept, empty_boxes = select(found, decoded.width, decoded.height, self._settings.selection)
+        self._cpu.lap("post-process")
         self._annotate(key, work, decoded, kept, rows)
         one.clock.lap("annotate")
+        self._cpu.lap("annotate")
         rows.image(key, work.place, display_name(key.uri), one.facts, kept, empty_boxes)
         milliseconds = {"load": self._take_load_ms(), "infer": answer.infer_ms, **one.clock.laps}
         rows.timing(key, work.place, self._process, milliseconds, answer.call_pictures, answer.shrunk_calls)
         tally.add(Tally(pictures=1, with_detections=int(len(kept) > 0), detections=len(kept)))
-
-    def _read_file(self, uri: str) -> bytes | None:
-        """The bytes of a picture file; None if it is a TFRecord file."""
-        limit = self._settings.max_bytes
-        try:
-            with storage.open_read(uri) as stream:
-                head = stream.read(tfrecord.HEAD_BYTES)
-                if self._settings.input_format == "auto" and tfrecord.looks_like_tfrecord(head):
-                    return None
-                data = head + stream.read(limit + 1 - len(head))
-        except OSError as error:
-            raise InputError("read", *why_unreadable(error)) from error
-        if len(data) > limit:
-            raise InputError("read", "too_large", f"The file has more than {limit} bytes.")
-        return data
 
     def _record_key(self, key: ImageKey, name: str | None) -> ImageKey:
         if self._settings.image_ids and self._image_ids is None:
@@ -282,20 +295,6 @@ class PictureWorker:
     def _take_load_ms(self) -> float:
         load_ms, self._load_ms = self._load_ms, 0.0
         return load_ms
-
-
-def why_unreadable(error: OSError) -> tuple[str, str]:
-    """A code and a message without paths: the row has them."""
-    if isinstance(error, FileNotFoundError):
-        return "not_found", "There is no such file, or it is a link to nothing."
-    reason = {
-        errno.EACCES: "there is no permission to read it",
-        errno.EISDIR: "it is a folder",
-        errno.ELOOP: "it is a link that leads back to itself",
-        errno.ENAMETOOLONG: "its name is too long",
-        errno.EPROTONOSUPPORT: "no file system for such an address is installed",
-    }.get(error.errno or 0, f"the system says {type(error).__name__}")
-    return "unreadable", f"The file cannot be read: {reason}."
 
 
 def _refuse(key: ImageKey, work: Work, error: InputError, rows: RowsBuilder, tally: Tally) -> None:

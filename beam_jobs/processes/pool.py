@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
+from typing import NamedTuple
 
 from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
 from beam_jobs.errors import InputError, JobError, UsageError
@@ -26,6 +27,8 @@ from beam_jobs.formats.tables import RowsBuilder
 from beam_jobs.processes.gpus import GPU_VARIABLE, visible_gpus
 from beam_jobs.processes.messages import Ready, Refused, Setup
 from beam_jobs.processes.picture import PictureSettings, Reply, Tally, Work
+from beam_jobs.processes.settings import process_settings
+from beam_jobs.processes.spent import SPENT_STEPS
 from beam_jobs.storage import display_name
 
 #: A process that has not opened its detector after this many seconds is given up.
@@ -37,6 +40,14 @@ MAX_FAILED_LOADS = 3
 ATTEMPTS = 2
 
 _GONE = (EOFError, BrokenPipeError, ConnectionResetError)
+
+
+class Load(NamedTuple):
+    """A detector that was opened: until when (`time.monotonic`), for how long, and the memory that it took."""
+
+    ended: float
+    seconds: float
+    bytes: int
 
 
 class DetectorPool:
@@ -62,8 +73,11 @@ class DetectorPool:
         if processes < 1:
             raise ValueError(f"processes must be at least 1, got {processes}")
         self.tally = Tally()
-        #: How many detectors were loaded, and the seconds each took.
-        self.loads: list[float] = []
+        self.loads: list[Load] = []
+        #: CPU seconds of the processes, by `SPENT_STEPS`.
+        self.cpu_s: dict[str, float] = dict.fromkeys(SPENT_STEPS, 0.0)
+        #: The most memory that any of the processes has held, in bytes.
+        self.peak_rss = 0
         self._setup = Setup(spec, settings, tuple(sys.path), tuple(beam_args))
         self._verbose = verbose
         self._tasks: queue.SimpleQueue[tuple[tuple[Work, ...], Future[list[Reply]]] | None] = queue.SimpleQueue()
@@ -160,7 +174,11 @@ class DetectorPool:
                 else:
                     todo += _again(works, attempt, lost.position, shared)
                     continue
-            self.add(reply.tally)
+            with self._lock:
+                self.tally.add(reply.tally)
+                for step, seconds in reply.cpu_s.items():
+                    self.cpu_s[step] += seconds
+                self.peak_rss = max(self.peak_rss, reply.peak_rss)
             replies.append(reply)
         return child, replies
 
@@ -196,7 +214,7 @@ class DetectorPool:
             else:
                 with self._lock:
                     self._failed_loads = 0
-                    self.loads.append(ready.load_ms / 1e3)
+                    self.loads.append(Load(time.monotonic(), ready.load_ms / 1e3, ready.model_bytes))
                     if not self._first.done():
                         self._first.set_result(ready.info)
                 return child
@@ -218,17 +236,13 @@ class DetectorPool:
             task[1].set_exception(self.error)
 
     def _environment(self, slot: int) -> Mapping[str, str]:
-        threads = str(self._setup.spec.threads)
         gpu = {GPU_VARIABLE: self._gpus[slot % len(self._gpus)]} if self._gpus else {}
         return {
             **os.environ,
             **gpu,
             # The child must find this package wherever the parent found it.
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-            "OMP_NUM_THREADS": threads,
-            "OPENBLAS_NUM_THREADS": threads,
-            "TF_NUM_INTRAOP_THREADS": threads,
-            "TF_NUM_INTEROP_THREADS": "1",
+            **process_settings(self._setup.spec.threads),
             "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "0" if self._verbose else "3"),
         }
 

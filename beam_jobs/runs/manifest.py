@@ -48,6 +48,9 @@ class DetectorRecord(msgspec.Struct, frozen=True):
     Args:
         largest_call: the most pictures that shared a call.
         shrunk_calls: calls that did not fit into memory and were made smaller.
+        model_mb: by how much opening the detector made a process larger, on average; None on another runner, as next.
+        rss_mb: the most memory that a process had, pages that it shares with others included.
+        environment: what decides the threads of a process.
     """
 
     processes: int
@@ -55,6 +58,9 @@ class DetectorRecord(msgspec.Struct, frozen=True):
     load_s: float
     largest_call: int = 1
     shrunk_calls: int = 0
+    model_mb: int | None = None
+    rss_mb: int | None = None
+    environment: dict[str, str] = {}
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -74,7 +80,7 @@ class Manifest(msgspec.Struct, frozen=True):
     detector: DetectorRecord
     #: Wall-clock seconds of the stages of the launcher.
     stage_s: dict[str, float]
-    #: Seconds of all detector processes together.
+    #: Seconds of all detector processes together, as a clock shows them.
     work_s: dict[str, float]
     pictures_per_s: float
     started: str
@@ -84,6 +90,8 @@ class Manifest(msgspec.Struct, frozen=True):
     files: list[FileRecord]
     #: Whether the same job gives the same bytes again. Not where calls did not fit: which ones do may change.
     repeatable: bool = True
+    #: CPU seconds of the detect stage, of all processes together, by step; null on another runner than the local one.
+    cpu_s: dict[str, float] | None = None
 
     @staticmethod
     def read(root: str) -> Manifest:

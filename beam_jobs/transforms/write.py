@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
+from apache_beam.metrics import Metrics
 
 from beam_jobs.runs.parts import commit_part
 from beam_jobs.runs.plan import read_part
+
+NAMESPACE, WRITE_CPU = "beam_detect", "write_cpu_us"
 
 
 @dataclass
@@ -25,12 +29,18 @@ class WriteParts(beam.PTransform):
         return (
             rows
             | "GatherPart" >> beam.GroupByKey()  # tuple[int, Iterable[bytes]]
-            | "CommitPart" >> beam.Map(write_part, self.root).with_output_types(int)
+            | "CommitPart" >> beam.ParDo(_CommitPart(self.root)).with_output_types(int)
         )
 
 
-def write_part(rows: tuple[int, Iterable[bytes]], root: str) -> int:
-    """Commits a part, given its number and its encoded rows; returns the number."""
-    part, encoded = rows
-    commit_part(root, part, read_part(root, part), encoded)
-    return part
+class _CommitPart(beam.DoFn):
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._cpu_us = Metrics.counter(NAMESPACE, WRITE_CPU)
+
+    def process(self, rows: tuple[int, Iterable[bytes]]) -> Iterator[int]:
+        start = time.thread_time()
+        part, encoded = rows
+        commit_part(self._root, part, read_part(self._root, part), encoded)
+        self._cpu_us.inc(int((time.thread_time() - start) * 1e6))
+        yield part

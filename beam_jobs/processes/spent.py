@@ -1,0 +1,46 @@
+"""Where the CPU time of a detector process went, by step."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+
+#: The steps of a detector process. `batch` is what makes the network's input of pictures, `rows` what makes rows of
+#: the results, and all that has no step of its own.
+SPENT_STEPS = ("read", "decode", "batch", "infer", "post-process", "annotate", "rows")
+
+
+class CpuClock:
+    """CPU seconds of this process, of all its threads, by step: what passes until a lap was that step."""
+
+    def __init__(self) -> None:
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._last = time.process_time()
+
+    def lap(self, step: str) -> None:
+        """All since the last lap was `step`."""
+        now = time.process_time()
+        self._seconds[step] += now - self._last
+        self._last = now
+
+    def move(self, seconds: float, origin: str, step: str) -> None:
+        """So much of what was counted as `origin` was `step`."""
+        moved = min(seconds, self._seconds[origin])
+        self._seconds[origin] -= moved
+        self._seconds[step] += moved
+
+    def take(self) -> Mapping[str, float]:
+        """The seconds since this was last called."""
+        taken, self._seconds = dict(self._seconds), defaultdict(float)
+        return taken
+
+
+def peak_rss() -> int:
+    """The most memory that this process has held, in bytes (resident; shared pages too); 0 where nobody says."""
+    # Not getrusage: after an exec it still knows what the parent held.
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+            return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return 0
