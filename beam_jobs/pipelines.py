@@ -37,6 +37,7 @@ class DetectJob:
         """What decides the results, as plain JSON: two runs with the same plan and identity give the same bytes."""
         settings = asdict(self.settings)
         selection = settings.pop("selection")
+        tiling = settings.pop("tiling") or {"tile": None, "overlap": None}
         # Where the run lies has no influence on what it finds, and a limit shows in the plan.
         for name in ("output", "image_ids", "max_seconds"):
             del settings[name]
@@ -53,6 +54,8 @@ class DetectJob:
             **({} if self.group_size is None else {"group_size": self.group_size, "resizer": str(self.spec.resizer)}),
             **selection,
             **settings,
+            "tile": tiling["tile"],
+            "tile_overlap": tiling["overlap"],
         }
 
 

@@ -141,6 +141,15 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         "--max_detections", type=values.positive, metavar="N", help="best N of a picture (what the model gives)"
     )
     model.add_argument("--categories", type=values.names, metavar="A,B", help="only these classes, by name or id")
+    model.add_argument(
+        "--tile",
+        type=values.tile,
+        metavar="N",
+        help="detect in tiles of NxN pixels as well as in the whole picture, for small objects in large pictures",
+    )
+    model.add_argument(
+        "--tile_overlap", type=values.overlap, metavar="R", help="share of a tile that the next has as well (0.2)"
+    )
 
     output = detect.add_argument_group("outputs")
     output.add_argument("--output", metavar="DIR", help="folder of the run; new, or empty (required)")

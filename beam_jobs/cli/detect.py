@@ -23,6 +23,7 @@ from beam_jobs.cli.summary import LISTED_PICTURES, listing, say, summary
 from beam_jobs.detectors import catalogue, frozen_form
 from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
 from beam_jobs.detectors.cache import report_to_stderr
+from beam_jobs.detectors.tiles import Tiling
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.formats.coco_ids import CocoImage, ImageIds, load_image_ids
 from beam_jobs.formats.evaluated import EVALUATION_FILES, GroundTruth, IouType
@@ -92,6 +93,8 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
     check_output(root, overwrite=options.overwrite)
     if options.iou_type != "bbox" and not options.ground_truth:
         raise UsageError(f"--iou_type {options.iou_type} says what is evaluated: give --ground_truth SOURCE as well.")
+    if options.tile_overlap is not None and not options.tile:
+        raise UsageError("--tile_overlap says how much tiles have in common: give --tile N as well.")
     if options.min_score is None:
         options.min_score = 0.0 if options.ground_truth else DEFAULT_MIN_SCORE  # a cut lowers AP
     with ExitStack() as stack, stages.time("total"):
@@ -197,8 +200,15 @@ def _job(options: argparse.Namespace, root: str) -> DetectJob:
         annotation=annotation,
         image_ids=storage.join(root, layout.IMAGE_IDS) if options.image_ids or options.ground_truth else None,
         batch_pixels=options.batch_pixels,
+        tiling=_tiling(options),
     )
     return DetectJob(spec, settings, options.part_size, options.limit)
+
+
+def _tiling(options: argparse.Namespace) -> Tiling | None:
+    if options.tile is None:
+        return None
+    return Tiling(options.tile) if options.tile_overlap is None else Tiling(options.tile, options.tile_overlap)
 
 
 def _settled(job: DetectJob, info: DetectorInfo) -> DetectJob:

@@ -21,7 +21,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs.detectors.base import Detector, DetectorInfo, Picture
+from beam_jobs.detectors.base import Picture
 from beam_jobs.records import BoxMasks, Detections
 
 Flags = NDArray[np.bool_]
@@ -72,29 +72,9 @@ class Tiling:
         return [*range(0, last, step), last]
 
 
-class TiledDetector:
-    """A detector that looks at the tiles of a picture as well as at the whole."""
-
-    info: DetectorInfo
-
-    def __init__(self, detector: Detector, tiling: Tiling) -> None:
-        self._detector = detector
-        self._tiling = tiling
-        details = {**detector.info.details, "tiles": f"{tiling.tile} pixels, overlap {tiling.overlap:g}"}
-        self.info = replace(detector.info, details=details)
-
-    def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
-        """The merged detections of each picture, uint8 [height, width, 3] RGB."""
-        return [self._detect(picture) for picture in pictures]
-
-    def _detect(self, picture: Picture) -> Detections:
-        views = self._tiling.views(*picture.shape[:2])
-        seen = []
-        for view in views:
-            xmin, ymin, xmax, ymax = view.astype(int).tolist()
-            (found,) = self._detector.detect([np.ascontiguousarray(picture[ymin:ymax, xmin:xmax])])
-            seen.append(found)
-        return merge(seen, views)
+def cut_out(picture: Picture, views: Floats) -> list[Picture]:
+    """What each of the views [V, 4] shows of a picture, uint8 [height, width, 3]: the picture's own memory."""
+    return [picture[ymin:ymax, xmin:xmax] for xmin, ymin, xmax, ymax in views.astype(int).tolist()]
 
 
 def merge(seen: Sequence[Detections], views: Floats) -> Detections:

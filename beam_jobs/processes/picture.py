@@ -12,6 +12,7 @@ from typing import Literal
 
 from beam_jobs import storage
 from beam_jobs.detectors.base import Detector, DetectorSpec
+from beam_jobs.detectors.tiles import Tiling
 from beam_jobs.errors import InputError, JobError
 from beam_jobs.formats import tf_example, tfrecord
 from beam_jobs.formats.coco_ids import ImageIds
@@ -44,9 +45,10 @@ class PictureSettings:
         image_ids: the file that `ImageIds.save` wrote, for the names of records; None for digests.
         max_pixels: a picture of more is refused before it is decoded.
         max_bytes: a picture file, or a record, of more bytes is refused before it is read.
-        max_seconds: a picture that takes longer is given up, with the process that works on it.
+        max_seconds: a picture, or a tile of one, that takes longer is given up, with the process that works on it.
         batch_pixels: what a call of the detector may hold, in pixels of the network's input; 0 for one picture a call,
             None for what suits where the detector runs.
+        tiling: how pictures are cut into tiles, on which is detected as well; None for whole pictures only.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -58,6 +60,7 @@ class PictureSettings:
     max_bytes: int = 1 << 30
     max_seconds: float = 300.0
     batch_pixels: int | None = None
+    tiling: Tiling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,8 @@ class PictureWorker:
     def __init__(
         self, detector: Detector, spec: DetectorSpec, settings: PictureSettings, process: str, load_ms: float
     ) -> None:
-        self._caller = Caller(detector, batch_pixels(settings.batch_pixels, detector.info))
+        budget = batch_pixels(settings.batch_pixels, detector.info)
+        self._caller = Caller(detector, budget, settings.tiling, settings.selection.min_score)
         self._spec = spec
         self._settings = settings
         self._process = process
@@ -223,7 +227,7 @@ class PictureWorker:
             return
 
         def at_work(positions: tuple[int, ...]) -> None:
-            if self.shares_calls:  # otherwise the one picture is at work already, and its time runs
+            if self.shares_calls or self._settings.tiling:  # else the one picture is at work already: its time runs
                 starting(tuple(held[i].position for i in positions))
 
         answers = self._caller.ask([one.decoded.pixels for one in held], at_work)
