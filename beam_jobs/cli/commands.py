@@ -116,6 +116,9 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
     )
     inputs.add_argument("--iou_type", choices=_IOU_TYPES, default="bbox", help="what is evaluated (%(default)s)")
     inputs.add_argument("--limit", type=values.positive, metavar="N", help="only the first N inputs, in order of name")
+    _switch(
+        inputs, "dedupe", "detect once in files of the same content (files of one size are read first, to know that)"
+    )
 
     model = detect.add_argument_group("detector")
     model.add_argument(

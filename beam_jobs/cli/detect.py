@@ -93,6 +93,8 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
     check_output(root, overwrite=options.overwrite)
     if options.iou_type != "bbox" and not options.ground_truth:
         raise UsageError(f"--iou_type {options.iou_type} says what is evaluated: give --ground_truth SOURCE as well.")
+    if options.dedupe and options.input_format == "tfrecord":
+        raise UsageError("--dedupe compares files of pictures, not records: leave it out with --input_format tfrecord.")
     if options.tile_overlap is not None and not options.tile:
         raise UsageError("--tile_overlap says how much tiles have in common: give --tile N as well.")
     if options.min_score is None:
@@ -106,6 +108,9 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             matches = _match(options)
             planner.add(_not_below(root, matches))
             planner.arrange(options.limit)
+        if options.dedupe:
+            with stages.time("dedupe"), status("looking for files of the same content …"):
+                planner.dedupe(job.settings.max_bytes)
         with stages.time("model_form"):
             job = replace(job, spec=_with_form(job.spec, planner))
         processes = _processes(options, planner)
@@ -202,7 +207,7 @@ def _job(options: argparse.Namespace, root: str) -> DetectJob:
         batch_pixels=options.batch_pixels,
         tiling=_tiling(options),
     )
-    return DetectJob(spec, settings, options.part_size, options.limit)
+    return DetectJob(spec, settings, options.part_size, options.limit, dedupe=options.dedupe)
 
 
 def _tiling(options: argparse.Namespace) -> Tiling | None:
@@ -375,7 +380,8 @@ def _dry_run(
     return "\n".join(
         (
             f"plan: {planner.inputs:,} inputs, {planner.bytes / 1e6:,.1f} MB, {skipped:,} skipped,"
-            f" {planner.repeated_inputs:,} repeated",
+            f" {planner.repeated_inputs:,} repeated"
+            + (f", {planner.twins:,} with a content that others have as well" if planner.twins else ""),
             *first,
             f"model: {job.spec.name}, sha256 {job.spec.fingerprint}",
             *(f"  {name}: {value}" for name, value in {"engine": info.engine, **info.details}.items()),

@@ -16,9 +16,9 @@ from beam_jobs.detectors.tiles import Tiling
 from beam_jobs.errors import InputError, JobError
 from beam_jobs.formats import tf_example, tfrecord
 from beam_jobs.formats.coco_ids import ImageIds
-from beam_jobs.formats.tables import ImageFacts, Place, RowsBuilder
+from beam_jobs.formats.tables import STEPS, ImageFacts, Place, RowsBuilder
 from beam_jobs.imaging.decode import MAX_PIXELS, Decoded, decode
-from beam_jobs.processes.annotate import Annotation, write_annotated
+from beam_jobs.processes.annotate import Annotation, annotated
 from beam_jobs.processes.calls import Answer, Caller, Starting, batch_pixels
 from beam_jobs.processes.select import Selection, select
 from beam_jobs.records import Detections, ImageKey
@@ -71,11 +71,13 @@ class Work:
         key: of a record: `file_name` is that of its file, and `record` is set. Its own name is inside `data`.
         input: the input's position in the plan.
         data: a record's bytes (a tf.Example); None for a file, which the process reads itself.
+        twins: other files with the same content: what becomes of this one becomes of them.
     """
 
     key: ImageKey
     input: int
     data: bytes | None = None
+    twins: tuple[Work, ...] = ()
 
     @property
     def place(self) -> Place:
@@ -182,7 +184,7 @@ class PictureWorker:
             starting((i,))
             one = self._prepare(i, work, rows, tally)
             if isinstance(one, Work):
-                containers.append(one)
+                containers.extend((one, *one.twins))
             elif one is not None:
                 held.append(one)
             pixels = sum(each.facts.width * each.facts.height for each in held)
@@ -208,7 +210,7 @@ class PictureWorker:
             clock.lap("read")
             decoded = decode(data, max_pixels=self._settings.max_pixels)
         except InputError as error:
-            _refuse(key, work, error, rows, tally)
+            refuse(work, key.file_name, error, rows, tally)
             return None
         facts = ImageFacts(
             decoded.width,
@@ -233,7 +235,7 @@ class PictureWorker:
         answers = self._caller.ask([one.decoded.pixels for one in held], at_work)
         for one, answer in zip(held, answers, strict=True):
             if isinstance(answer.found, InputError):
-                _refuse(one.key, one.work, answer.found, rows, tally)
+                refuse(one.work, one.key.file_name, answer.found, rows, tally)
             else:
                 self._keep(one, answer.found, answer, rows, tally)
 
@@ -246,7 +248,11 @@ class PictureWorker:
         rows.image(key, work.place, display_name(key.uri), one.facts, kept, empty_boxes)
         milliseconds = {"load": self._take_load_ms(), "infer": answer.infer_ms, **one.clock.laps}
         rows.timing(key, work.place, self._process, milliseconds, answer.call_pictures, answer.shrunk_calls)
-        tally.add(Tally(pictures=1, with_detections=int(len(kept) > 0), detections=len(kept)))
+        for twin in work.twins:
+            rows.image(twin.key, twin.place, display_name(twin.key.uri), one.facts, kept, empty_boxes)
+            rows.timing(twin.key, twin.place, self._process, dict.fromkeys(STEPS, 0.0), 0, 0)
+        files = 1 + len(work.twins)
+        tally.add(Tally(pictures=files, with_detections=files * (len(kept) > 0), detections=files * len(kept)))
 
     def _read_file(self, uri: str) -> bytes | None:
         """The bytes of a picture file; None if it is a TFRecord file."""
@@ -275,13 +281,15 @@ class PictureWorker:
         path = layout.annotated_path(work.key.file_name, work.key.uri)
         if key.record is not None:
             path = layout.annotated_record_path(path, key.record, key.file_name, decoded.format)
-        try:
-            written = write_annotated(
-                self._settings.output, path, decoded, found, self._spec.categories, self._settings.annotation
-            )
-        except OSError as error:
-            raise JobError(f"Cannot write the annotated picture {path}: {error.strerror or error}.") from error
-        rows.annotated(key, work.place, written.path, written.bytes, written.sha256)
+        data = annotated(decoded, found, self._spec.categories, self._settings.annotation)
+        digest = hashlib.sha256(data).hexdigest()
+        of_twins = ((twin.key, twin.place, layout.annotated_path(twin.name, twin.key.uri)) for twin in work.twins)
+        for one, place, where in ((key, work.place, path), *of_twins):
+            try:
+                storage.write_atomic(storage.join(self._settings.output, where), data)
+            except OSError as error:
+                raise JobError(f"Cannot write the annotated picture {where}: {error.strerror or error}.") from error
+            rows.annotated(one, place, where, len(data), digest)
 
     def _take_load_ms(self) -> float:
         load_ms, self._load_ms = self._load_ms, 0.0
@@ -302,9 +310,11 @@ def why_unreadable(error: OSError) -> tuple[str, str]:
     return "unreadable", f"The file cannot be read: {reason}."
 
 
-def _refuse(key: ImageKey, work: Work, error: InputError, rows: RowsBuilder, tally: Tally) -> None:
-    rows.failure(work.place, display_name(key.uri), key.file_name, error)
-    tally.failures[error.code] += 1
+def refuse(work: Work, name: str, error: InputError, rows: RowsBuilder, tally: Tally) -> None:
+    """Writes down that a picture, of this name, and its twins gave no result."""
+    for one, file_name in ((work, name), *((twin, twin.name) for twin in work.twins)):
+        rows.failure(one.place, display_name(one.key.uri), file_name, error)
+        tally.failures[error.code] += 1
 
 
 class _Clock:
