@@ -186,6 +186,21 @@ class Noting(ColourDetector):
         return super().one(picture)
 
 
+class Exclusive(ColourDetector):
+    """Raises when it is called while it is at work."""
+
+    def __init__(self) -> None:
+        self._at_work = False
+
+    def detect(self, pictures: Sequence[Picture]) -> Sequence[Detections]:
+        if self._at_work:
+            raise RuntimeError("called while at work")
+        self._at_work = True
+        time.sleep(1e-3)
+        self._at_work = False
+        return super().detect(pictures)
+
+
 class Slow(ColourDetector):
     """Takes its time with every picture."""
 

@@ -31,7 +31,7 @@ from beam_jobs.matching import Found
 from beam_jobs.pipelines import DetectJob
 from beam_jobs.processes.annotate import Annotation
 from beam_jobs.processes.calls import batch_pixels
-from beam_jobs.processes.gpus import visible_gpus
+from beam_jobs.processes.gpus import suitable_processes
 from beam_jobs.processes.picture import PictureSettings
 from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.processes.select import Selection
@@ -177,7 +177,7 @@ def _detect(
             parts = range(len(plan.parts))
             engine.run_once(lambda pipeline: pipelines.detect(pipeline, root, source, parts, group_size), beam_args)
         else:
-            source.handle.acquire(lambda: pool)
+            source.lend(pool)
             engine.run_local(root, source, len(plan.parts), group_size, beam_args)
     except Exception as error:
         # Beam gives the error of a step as text. The pool has its own, whole.
@@ -191,9 +191,10 @@ def _job(options: argparse.Namespace, root: str) -> DetectJob:
             label_map=options.label_map,
             threads=options.threads,
             engine=options.engine,
+            min_score=options.min_score,
             watch=transfer,
         )
-    spec = replace(spec, gpu_memory_limit_mb=options.gpu_memory_limit_mb, min_score=options.min_score)
+    spec = replace(spec, gpu_memory_limit_mb=options.gpu_memory_limit_mb)
     annotation = None
     if options.annotate:
         annotation = Annotation(options.annotate_min_score, options.annotate_max_boxes, options.class_agnostic)
@@ -289,7 +290,7 @@ def _processes(options: argparse.Namespace, planner: Planner) -> int:
         return int(options.workers)
     if planner.inputs <= FEW_INPUTS and planner.bytes <= FEW_BYTES:
         return 1
-    return len(visible_gpus()) or len(os.sched_getaffinity(0))
+    return suitable_processes()
 
 
 def _source(job: DetectJob, processes: int, beam_args: Sequence[str], verbose: bool) -> PoolSource:
