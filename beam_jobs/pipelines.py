@@ -25,6 +25,7 @@ class DetectJob:
         limit: only the first so many inputs of the plan.
         group_size: inputs that a detector process is given at a time, where that decides which pictures share a call;
             None where none do, and any number gives the same results.
+        dedupe: inputs of the same content are detected once.
     """
 
     spec: DetectorSpec
@@ -32,11 +33,13 @@ class DetectJob:
     part_size: int = 500
     limit: int | None = None
     group_size: int | None = None
+    dedupe: bool = False
 
     def identity(self) -> dict[str, Any]:
         """What decides the results, as plain JSON: two runs with the same plan and identity give the same bytes."""
         settings = asdict(self.settings)
         selection = settings.pop("selection")
+        tiling = settings.pop("tiling") or {"tile": None, "overlap": None}
         # Where the run lies has no influence on what it finds, and a limit shows in the plan.
         for name in ("output", "image_ids", "max_seconds"):
             del settings[name]
@@ -50,9 +53,12 @@ class DetectJob:
             "threads": self.spec.threads,
             "form": self.spec.form,
             "part_size": self.part_size,
+            "dedupe": self.dedupe,
             **({} if self.group_size is None else {"group_size": self.group_size, "resizer": str(self.spec.resizer)}),
             **selection,
             **settings,
+            "tile": tiling["tile"],
+            "tile_overlap": tiling["overlap"],
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import time
@@ -174,6 +175,30 @@ class Raise(_Fatal):
 
     def end(self) -> None:
         raise RuntimeError(f"cannot do {object()}")
+
+
+class Noting(ColourDetector):
+    """Appends the digest of each picture to the file that the environment names."""
+
+    def one(self, picture: Picture) -> Detections:
+        with open(os.environ["BEAM_DETECT_TEST_SEEN"], "a") as file:
+            file.write(hashlib.sha256(picture.tobytes()).hexdigest() + "\n")
+        return super().one(picture)
+
+
+class Exclusive(ColourDetector):
+    """Raises when it is called while it is at work."""
+
+    def __init__(self) -> None:
+        self._at_work = False
+
+    def detect(self, pictures: Sequence[Picture]) -> Sequence[Detections]:
+        if self._at_work:
+            raise RuntimeError("called while at work")
+        self._at_work = True
+        time.sleep(1e-3)
+        self._at_work = False
+        return super().detect(pictures)
 
 
 class Slow(ColourDetector):

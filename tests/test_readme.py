@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from beam_jobs.cli import flags
 from beam_jobs.cli.main import main
@@ -45,7 +46,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("code", blocks("python"))
+def examples() -> list[ParameterSet]:
+    return [pytest.param(code, marks=[pytest.mark.model] if "coco-ssd" in code else []) for code in blocks("python")]
+
+
+@pytest.mark.parametrize("code", examples())
 def test_queries_run_as_they_stand(folder, code):
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -64,6 +69,7 @@ def test_commands_are_understood(command, tmp_path, monkeypatch):
 def test_there_are_commands_and_queries():
     assert len(commands()) >= 10
     assert len(blocks("python")) >= 3
+    assert len([code for code in blocks("python") if "Detect(" in code]) == 1
 
 
 def test_tables_and_outputs_are_those_of_a_run(folder):

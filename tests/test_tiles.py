@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_jobs.detectors.base import DetectorInfo
-from beam_jobs.detectors.tiles import TiledDetector, Tiling, merge
+from beam_jobs.detectors.tiles import Tiling, merge
+from beam_jobs.processes.calls import Caller
 from beam_jobs.records import BoxMasks, Detections
 
 
@@ -41,6 +42,13 @@ def picture(height, width, *boxes):
     return pixels
 
 
+def tiled(detector, tiling, pixels):
+    """What is found in a picture with its tiles."""
+    (answer,) = Caller(detector, 0, tiling).ask([pixels], lambda _: None)
+    assert isinstance(answer.found, Detections), answer.found
+    return answer.found
+
+
 def found_boxes(detections):
     return sorted(detections.boxes.astype(int).tolist())
 
@@ -73,7 +81,7 @@ def test_whole_objects_wherever_the_seams_are(seed, count):
         # Apart, so that each is seen whole where nothing cuts it.
         if all(box[2] < b[0] or b[2] < box[0] or box[3] < b[1] or b[3] < box[1] for b in boxes):
             boxes.append(box)
-    found = TiledDetector(Bright(), Tiling(160, 0.25)).detect([picture(400, 600, *boxes)])[0]
+    found = tiled(Bright(), Tiling(160, 0.25), picture(400, 600, *boxes))
     assert found_boxes(found) == sorted(map(list, boxes))
 
 
@@ -82,13 +90,13 @@ def test_small_objects_are_found_that_the_whole_picture_loses():
     pixels = picture(400, 600, *boxes)
     detector = Bright(least=0.1)
     assert len(detector.detect([pixels])[0]) == 0
-    assert found_boxes(TiledDetector(detector, Tiling(160, 0.25)).detect([pixels])[0]) == sorted(map(list, boxes))
+    assert found_boxes(tiled(detector, Tiling(160, 0.25), pixels)) == sorted(map(list, boxes))
 
 
 def test_an_object_across_a_seam_that_no_view_sees_whole_is_put_together():
     # 120 wide, more than the overlap of 40, and too small for the whole picture.
     pixels = picture(400, 1600, (100, 50, 220, 90))
-    found = TiledDetector(Bright(least=0.1), Tiling(160, 0.25)).detect([pixels])[0]
+    found = tiled(Bright(least=0.1), Tiling(160, 0.25), pixels)
     assert found_boxes(found) == [[100, 50, 220, 90]]
 
 

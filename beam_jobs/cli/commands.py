@@ -116,6 +116,9 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
     )
     inputs.add_argument("--iou_type", choices=_IOU_TYPES, default="bbox", help="what is evaluated (%(default)s)")
     inputs.add_argument("--limit", type=values.positive, metavar="N", help="only the first N inputs, in order of name")
+    _switch(
+        inputs, "dedupe", "detect once in files of the same content (files of one size are read first, to know that)"
+    )
 
     model = detect.add_argument_group("detector")
     model.add_argument(
@@ -141,6 +144,15 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         "--max_detections", type=values.positive, metavar="N", help="best N of a picture (what the model gives)"
     )
     model.add_argument("--categories", type=values.names, metavar="A,B", help="only these classes, by name or id")
+    model.add_argument(
+        "--tile",
+        type=values.tile,
+        metavar="N",
+        help="detect in tiles of NxN pixels as well as in the whole picture, for small objects in large pictures",
+    )
+    model.add_argument(
+        "--tile_overlap", type=values.overlap, metavar="R", help="share of a tile that the next has as well (0.2)"
+    )
 
     output = detect.add_argument_group("outputs")
     output.add_argument("--output", metavar="DIR", help="folder of the run; new, or empty (required)")

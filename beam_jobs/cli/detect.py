@@ -25,6 +25,7 @@ from beam_jobs.cli.summary import LISTED_PICTURES, listing, say, summary
 from beam_jobs.detectors import catalogue, frozen_form
 from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
 from beam_jobs.detectors.cache import report_to_stderr
+from beam_jobs.detectors.tiles import Tiling
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.formats.coco_ids import CocoImage, ImageIds, load_image_ids
 from beam_jobs.formats.evaluated import EVALUATION_FILES, GroundTruth, IouType
@@ -32,7 +33,7 @@ from beam_jobs.matching import Found
 from beam_jobs.pipelines import DetectJob
 from beam_jobs.processes.annotate import Annotation
 from beam_jobs.processes.calls import batch_pixels
-from beam_jobs.processes.gpus import visible_gpus
+from beam_jobs.processes.gpus import suitable_processes
 from beam_jobs.processes.picture import PictureSettings
 from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.processes.select import Selection
@@ -98,6 +99,10 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
     check_output(root, overwrite=options.overwrite)
     if options.iou_type != "bbox" and not options.ground_truth:
         raise UsageError(f"--iou_type {options.iou_type} says what is evaluated: give --ground_truth SOURCE as well.")
+    if options.dedupe and options.input_format == "tfrecord":
+        raise UsageError("--dedupe compares files of pictures, not records: leave it out with --input_format tfrecord.")
+    if options.tile_overlap is not None and not options.tile:
+        raise UsageError("--tile_overlap says how much tiles have in common: give --tile N as well.")
     if options.min_score is None:
         options.min_score = 0.0 if options.ground_truth else DEFAULT_MIN_SCORE  # a cut lowers AP
     with ExitStack() as stack, stages.time("total"):
@@ -109,6 +114,9 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             matches = _match(options)
             planner.add(_not_below(root, matches))
             planner.arrange(options.limit)
+        if options.dedupe:
+            with stages.time("dedupe"), status("looking for files of the same content …"):
+                planner.dedupe(job.settings.max_bytes)
         with stages.time("model_form"):
             job = replace(job, spec=_with_form(job.spec, planner))
         processes = _processes(options, planner)
@@ -188,7 +196,7 @@ def _detect(
             parts = range(len(plan.parts))
             engine.run_once(lambda pipeline: pipelines.detect(pipeline, root, source, parts, group_size), beam_args)
             return None
-        source.handle.acquire(lambda: pool)
+        source.lend(pool)
         stage = DetectStage(pool)
         return stage.cpu_s(engine.run_local(root, source, len(plan.parts), group_size, beam_args))
     except Exception as error:
@@ -203,9 +211,10 @@ def _job(options: argparse.Namespace, root: str) -> DetectJob:
             label_map=options.label_map,
             threads=options.threads,
             engine=options.engine,
+            min_score=options.min_score,
             watch=transfer,
         )
-    spec = replace(spec, gpu_memory_limit_mb=options.gpu_memory_limit_mb, min_score=options.min_score)
+    spec = replace(spec, gpu_memory_limit_mb=options.gpu_memory_limit_mb)
     annotation = None
     if options.annotate:
         annotation = Annotation(options.annotate_min_score, options.annotate_max_boxes, options.class_agnostic)
@@ -217,8 +226,15 @@ def _job(options: argparse.Namespace, root: str) -> DetectJob:
         annotation=annotation,
         image_ids=storage.join(root, layout.IMAGE_IDS) if options.image_ids or options.ground_truth else None,
         batch_pixels=options.batch_pixels,
+        tiling=_tiling(options),
     )
-    return DetectJob(spec, settings, options.part_size, options.limit)
+    return DetectJob(spec, settings, options.part_size, options.limit, dedupe=options.dedupe)
+
+
+def _tiling(options: argparse.Namespace) -> Tiling | None:
+    if options.tile is None:
+        return None
+    return Tiling(options.tile) if options.tile_overlap is None else Tiling(options.tile, options.tile_overlap)
 
 
 def _settled(job: DetectJob, info: DetectorInfo) -> DetectJob:
@@ -294,7 +310,7 @@ def _processes(options: argparse.Namespace, planner: Planner) -> int:
         return int(options.workers)
     if planner.inputs <= FEW_INPUTS and planner.bytes <= FEW_BYTES:
         return 1
-    return len(visible_gpus()) or len(os.sched_getaffinity(0))
+    return suitable_processes()
 
 
 def _threads(spec: DetectorSpec, info: DetectorInfo, processes: int) -> str:
@@ -402,7 +418,8 @@ def _dry_run(
     return "\n".join(
         (
             f"plan: {planner.inputs:,} inputs, {planner.bytes / 1e6:,.1f} MB, {skipped:,} skipped,"
-            f" {planner.repeated_inputs:,} repeated",
+            f" {planner.repeated_inputs:,} repeated"
+            + (f", {planner.twins:,} with a content that others have as well" if planner.twins else ""),
             *first,
             f"model: {job.spec.name}, sha256 {job.spec.fingerprint}",
             *(f"  {name}: {value}" for name, value in {"engine": info.engine, **info.details}.items()),

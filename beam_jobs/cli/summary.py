@@ -108,6 +108,7 @@ def _inputs(manifest: Manifest) -> str:
     if counts.tfrecord_files:
         words.append(f"{inputs.planned:,} files, of which {counts.tfrecord_files:,} TFRecord files")
     for number, text in (
+        (counts.deduplicated, "have the content of others, and were not detected on"),
         (inputs.repeated, "named twice or more, done once"),
         (inputs.hidden_skipped, "skipped: the name starts with a dot"),
         (inputs.folder_links_skipped, "skipped: link to a folder"),
@@ -131,7 +132,8 @@ def _failures(root: str, failures: dict[str, int]) -> str:
 
 
 def _speed(manifest: Manifest) -> str:
-    before = sum(manifest.stage_s[stage] for stage in ("model_files", "plan", "model_open"))
+    stages = ("model_files", "plan", "dedupe", "model_open")
+    before = sum(manifest.stage_s.get(stage, 0.0) for stage in stages)
     return (
         f"{manifest.pictures_per_s:.1f} pictures/s; {duration(manifest.stage_s['total'])} in all,"
         f" {duration(before)} of it before the first picture"

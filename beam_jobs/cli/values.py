@@ -8,6 +8,8 @@ import re
 
 #: More detector processes than cores gain nothing; far more than these exhaust what the system gives a process.
 MAX_WORKERS = 256
+#: 4,000×3,000 pixels are 3,000 tiles of 64 pixels; with an overlap of 0.8, 560 of 640.
+MIN_TILE, MAX_OVERLAP = 64, 0.8
 
 
 def positive(text: str) -> int:
@@ -42,9 +44,25 @@ def share(text: str) -> float:
     return value
 
 
+def tile(text: str) -> int:
+    """The side of a tile in pixels: smaller ones show nothing, and there would be very many."""
+    value = int(text)
+    if value < MIN_TILE:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of {MIN_TILE} or more")
+    return value
+
+
+def overlap(text: str) -> float:
+    """The share that two tiles have in common: the number of tiles grows with the square of the rest."""
+    value = float(text)
+    if not 0 <= value <= MAX_OVERLAP:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and {MAX_OVERLAP}")
+    return value
+
+
 # argparse names the type in its own message.
-positive.__name__ = whole.__name__ = workers.__name__ = "whole number"
-share.__name__ = "number"
+positive.__name__ = whole.__name__ = workers.__name__ = tile.__name__ = "whole number"
+share.__name__ = overlap.__name__ = "number"
 
 
 def sha256(text: str) -> str:

@@ -69,6 +69,7 @@ def resolve(
     label_map: str | None,
     threads: int,
     engine: Engine = "auto",
+    min_score: float = 0.0,
     report: Report = report_to_stderr,
     watch: Watch = fetched.nobody,
 ) -> DetectorSpec:
@@ -80,6 +81,7 @@ def resolve(
         label_map: a `.pbtxt` or COCO JSON that names the categories; wins over what the model says of itself.
         threads: threads inside one call, 1 or more.
         engine: what runs it; `auto` is LiteRT for a model that has such a form.
+        min_score: detections of a lower score are not asked for.
         report: takes a line before something that takes long, such as fetching.
         watch: is told how far a download is.
 
@@ -88,7 +90,7 @@ def resolve(
     """
     try:
         spec = _with_engine(_find(model, label_map is None, report, watch), engine)
-        spec = replace(spec, threads=threads)
+        spec = replace(spec, threads=threads, min_score=min_score)
         return spec if label_map is None else _with_categories(spec, label_map)
     except OSError as error:
         raise UsageError(f"--model {model} cannot be read: {error.strerror or error}: {error.filename}.") from error

@@ -21,7 +21,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs.detectors.base import Detector, DetectorInfo, Picture
+from beam_jobs.detectors.base import Picture
 from beam_jobs.records import BoxMasks, Detections
 
 Flags = NDArray[np.bool_]
@@ -32,6 +32,8 @@ Ints = NDArray[np.intp]
 SAME = 0.5
 #: A box that comes so near to a seam is cut by it, in pixels for each 100 pixels of the tile.
 NEAR_SEAM = 1.0
+#: Detections that are compared with all others at a time, which bounds memory.
+_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,29 +74,9 @@ class Tiling:
         return [*range(0, last, step), last]
 
 
-class TiledDetector:
-    """A detector that looks at the tiles of a picture as well as at the whole."""
-
-    info: DetectorInfo
-
-    def __init__(self, detector: Detector, tiling: Tiling) -> None:
-        self._detector = detector
-        self._tiling = tiling
-        details = {**detector.info.details, "tiles": f"{tiling.tile} pixels, overlap {tiling.overlap:g}"}
-        self.info = replace(detector.info, details=details)
-
-    def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
-        """The merged detections of each picture, uint8 [height, width, 3] RGB."""
-        return [self._detect(picture) for picture in pictures]
-
-    def _detect(self, picture: Picture) -> Detections:
-        views = self._tiling.views(*picture.shape[:2])
-        seen = []
-        for view in views:
-            xmin, ymin, xmax, ymax = view.astype(int).tolist()
-            (found,) = self._detector.detect([np.ascontiguousarray(picture[ymin:ymax, xmin:xmax])])
-            seen.append(found)
-        return merge(seen, views)
+def cut_out(picture: Picture, views: Floats) -> list[Picture]:
+    """What each of the views [V, 4] shows of a picture, uint8 [height, width, 3]: the picture's own memory."""
+    return [picture[ymin:ymax, xmin:xmax] for xmin, ymin, xmax, ymax in views.astype(int).tolist()]
 
 
 def merge(seen: Sequence[Detections], views: Floats) -> Detections:
@@ -130,6 +112,7 @@ def merge(seen: Sequence[Detections], views: Floats) -> Detections:
 
 def _groups(boxes: Floats, views: Floats, view_of: Ints, cut: Flags) -> list[Ints]:
     """The detections of one class by object: positions, best first; the rows are given best first."""
+    same_as = _same(boxes, views[view_of], view_of)
     free = np.ones(len(boxes), bool)
     groups = []
     for first in range(len(boxes)):
@@ -139,8 +122,7 @@ def _groups(boxes: Floats, views: Floats, view_of: Ints, cut: Flags) -> list[Int
         group, asking = [first], [first]
         while asking:
             one = asking.pop()
-            others = np.flatnonzero(free & (view_of != view_of[one]))
-            same = others[_agree(boxes[one], views[view_of[one]], boxes[others], views[view_of[others]])]
+            same = same_as[one][free[same_as[one]]]
             free[same] = False
             group += same.tolist()
             # Only a piece leads to further pieces: whole objects that stand in a row stay apart.
@@ -149,10 +131,25 @@ def _groups(boxes: Floats, views: Floats, view_of: Ints, cut: Flags) -> list[Int
     return groups
 
 
-def _agree(box: Floats, view: Floats, boxes: Floats, views: Floats) -> Flags:
-    """bool [N]: whether a box [4] and each of [N, 4] have an IoU of `SAME` in what their views share."""
-    shared = np.concatenate([np.maximum(view[:2], views[:, :2]), np.minimum(view[2:], views[:, 2:])], axis=1)
-    mine, theirs = _clip(box[None], shared), _clip(boxes, shared)
+def _same(boxes: Floats, views: Floats, view_of: Ints) -> list[Ints]:
+    """Of each detection, the positions of those from other views that are of its object, ascending."""
+    same: list[Ints] = []
+    for start in range(0, len(boxes), _ROWS):
+        some = slice(start, start + _ROWS)
+        xmin, ymin, xmax, ymax = (boxes[some, side, None] for side in range(4))
+        meet = (xmin < boxes[:, 2]) & (boxes[:, 0] < xmax) & (ymin < boxes[:, 3]) & (boxes[:, 1] < ymax)
+        row, other = np.nonzero(meet & (view_of[some, None] != view_of))
+        agree = _agree(boxes[some][row], views[some][row], boxes[other], views[other])
+        row, other = row[agree], other[agree]
+        same += np.split(other, np.searchsorted(row, np.arange(1, len(boxes[some]))))
+    return same
+
+
+def _agree(boxes: Floats, views: Floats, others: Floats, other_views: Floats) -> Flags:
+    """bool [N]: whether a box and the other, [N, 4] each, have an IoU of `SAME` in what their views share."""
+    low, high = np.maximum(views[:, :2], other_views[:, :2]), np.minimum(views[:, 2:], other_views[:, 2:])
+    shared = np.concatenate([low, high], axis=1)
+    mine, theirs = _clip(boxes, shared), _clip(others, shared)
     low, high = np.maximum(mine[:, :2], theirs[:, :2]), np.minimum(mine[:, 2:], theirs[:, 2:])
     common = np.maximum(high - low, 0).prod(axis=1)
     whole = _areas(mine) + _areas(theirs) - common

@@ -72,7 +72,7 @@ FAILURES = _schema(
 )
 #: `load_ms` is the time to load the detector, on the first picture of each detector process and 0 on the others.
 #: `infer_ms` is the picture's share of a call with `call_pictures` in it; `shrunk_calls` are those that did not fit and
-#: were made smaller, counted on one picture of each.
+#: were made smaller, counted on one picture of each. All are 0 for a picture whose content was detected for another.
 TIMINGS = _schema(
     "timings",
     *_KEY,

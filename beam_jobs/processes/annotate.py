@@ -1,14 +1,12 @@
-"""Annotated pictures: which detections are drawn, what their labels say, and where the picture goes."""
+"""Annotated pictures: which detections are drawn, and what their labels say."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from beam_jobs import storage
 from beam_jobs.formats.coco_keypoints import SKELETON, are_of_people
 from beam_jobs.imaging.decode import Decoded, encode
 from beam_jobs.imaging.draw import class_colour, draw
@@ -33,29 +31,10 @@ class Annotation:
     class_agnostic: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """An annotated picture on disk; `path` is relative to the run's folder."""
-
-    path: str
-    bytes: int
-    sha256: str
-
-
-def write_annotated(
-    root: str,
-    path: str,
-    decoded: Decoded,
-    found: Detections,
-    categories: Mapping[int, str],
-    annotation: Annotation,
-) -> Written:
-    """Draws `found` (best first) on the picture, masks under keypoints under boxes, and writes it below `root`.
+def annotated(decoded: Decoded, found: Detections, categories: Mapping[int, str], annotation: Annotation) -> bytes:
+    """The picture's file with `found` (best first) drawn on it, masks under keypoints under boxes.
 
     In the picture's own format; as PNG where that cannot hold so many pixels a side.
-
-    Raises:
-        OSError: it could not be written.
     """
     drawn = found.take(np.flatnonzero(found.scores >= annotation.min_score)[: annotation.max_boxes])
     scores = [f"{score:.2f}" for score in drawn.scores.tolist()]
@@ -74,9 +53,7 @@ def write_annotated(
         pixels = draw_keypoints(pixels, drawn.keypoints, [SKELETON if one else () for one in people], colours)
     pixels = draw(pixels, drawn.boxes, labels, colours)
     try:
-        data = encode(pixels, decoded.format)
+        return encode(pixels, decoded.format)
     except ValueError:
         # A GIF's frame may reach farther than a GIF can say, so that what was read cannot be written.
-        data = encode(pixels, "PNG")
-    storage.write_atomic(storage.join(root, path), data)
-    return Written(path, len(data), hashlib.sha256(data).hexdigest())
+        return encode(pixels, "PNG")

@@ -8,9 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
+
+import numpy as np
+from numpy.typing import NDArray
 
 from beam_jobs.detectors.base import BatchingDetector, BatchKey, Detector, DetectorInfo, DoesNotFitError, Picture
+from beam_jobs.detectors.tiles import Tiling, cut_out, merge
 from beam_jobs.errors import InputError, JobError
 from beam_jobs.records import Detections
 
@@ -34,8 +38,8 @@ class Answer:
 
     Args:
         found: what is in it, or why nobody knows.
-        infer_ms: its share of the call's time.
-        call_pictures: how many shared the call.
+        infer_ms: its share of the call's time; of a picture in tiles, of all its calls, and the time to merge.
+        call_pictures: how many shared the call: pictures, or views of pictures in tiles (of which the most count).
         shrunk_calls: calls that did not fit and were made smaller, counted on one picture of each, that has a result.
     """
 
@@ -53,10 +57,16 @@ class Caller:
 
     Args:
         most_pixels: the budget of a call, in pixels of the network's input; 0 for one picture a call.
+        tiling: how pictures are cut; to the detector every tile is a picture. None for whole pictures only.
+        min_score: detections in tiles below it are left out before they are merged.
     """
 
-    def __init__(self, detector: Detector, most_pixels: int) -> None:
+    def __init__(
+        self, detector: Detector, most_pixels: int, tiling: Tiling | None = None, min_score: float = 0.0
+    ) -> None:
         self._detector = detector
+        self._tiling = tiling
+        self._min_score = min_score
         self._batching = detector if most_pixels and isinstance(detector, BatchingDetector) else None
         self._most_pixels = most_pixels
         callers = detector.info.callers
@@ -73,6 +83,15 @@ class Caller:
         Raises:
             JobError: the detector cannot say which pictures may share a call.
         """
+        if self._tiling is None:
+            return self._ask(pictures, starting)
+        views = [self._tiling.views(*picture.shape[:2]) for picture in pictures]
+        picture_of = np.repeat(np.arange(len(pictures)), [len(some) for some in views]).tolist()
+        shown = chain(*(cut_out(picture, some) for picture, some in zip(pictures, views, strict=True)))
+        answers = iter(self._ask(list(shown), lambda at: starting(tuple(dict.fromkeys(picture_of[i] for i in at)))))
+        return [_merged(list(islice(answers, len(some))), some, self._min_score) for some in views]
+
+    def _ask(self, pictures: Sequence[Picture], starting: Starting) -> list[Answer]:
         calls = self._calls(pictures)
         if self._threads is None:
             made = [self._make(pictures, call, starting) for call in calls]
@@ -109,7 +128,8 @@ class Caller:
         starting(call)
         start = time.perf_counter()
         try:
-            found = _one_each(self._detector.detect([pictures[i] for i in call]), len(call))
+            # A tile is copied only now, so that no more of them are held than share a call.
+            found = _one_each(self._detector.detect([np.ascontiguousarray(pictures[i]) for i in call]), len(call))
         except Exception as error:
             if len(call) == 1:
                 return [Answer(_refusal(error), (time.perf_counter() - start) * 1e3)]
@@ -125,6 +145,26 @@ class Caller:
             return answers
         infer_ms = (time.perf_counter() - start) * 1e3 / len(call)
         return [Answer(each, infer_ms, len(call)) for each in found]
+
+
+def _merged(answers: Sequence[Answer], views: NDArray[np.float32], min_score: float) -> Answer:
+    """The answer for a picture, given those for its views; if one failed, nobody knows what is in the picture."""
+    start = time.perf_counter()
+    seen = [answer.found for answer in answers if isinstance(answer.found, Detections)]
+    found: Detections | InputError
+    if len(seen) < len(answers):
+        found = next(answer.found for answer in answers if isinstance(answer.found, InputError))
+    else:
+        try:
+            found = merge([some.take(some.scores >= min_score) for some in seen], views)
+        except ValueError as error:  # masks, or keypoints, in some views and not in others
+            found = _refusal(error)
+    return Answer(
+        found,
+        sum(answer.infer_ms for answer in answers) + (time.perf_counter() - start) * 1e3,
+        max(answer.call_pictures for answer in answers),
+        sum(answer.shrunk_calls for answer in answers),
+    )
 
 
 def _one_each(found: Sequence[Detections], pictures: int) -> Sequence[Detections]:

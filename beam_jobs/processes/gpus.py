@@ -1,4 +1,4 @@
-"""Which GPUs this host has, without asking TensorFlow: a look at one folder."""
+"""What detector processes are spread over: the GPUs of this host, without asking TensorFlow, or else its cores."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from pathlib import Path
 GPU_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 _DRIVER_FOLDER = Path("/proc/driver/nvidia/gpus")
+
+
+def suitable_processes() -> int:
+    """How many detector processes this host should have: one a GPU, or else one a core."""
+    return len(visible_gpus()) or len(os.sched_getaffinity(0))
 
 
 def visible_gpus(folder: Path = _DRIVER_FOLDER) -> tuple[str, ...]:

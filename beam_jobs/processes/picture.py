@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from beam_jobs import storage
 from beam_jobs.detectors.base import CallSplit, Detector, DetectorSpec
+from beam_jobs.detectors.tiles import Tiling
 from beam_jobs.errors import InputError, JobError
 from beam_jobs.formats import tf_example
 from beam_jobs.formats.coco_ids import ImageIds
-from beam_jobs.formats.tables import ImageFacts, Place, RowsBuilder
+from beam_jobs.formats.tables import STEPS, ImageFacts, Place, RowsBuilder
 from beam_jobs.imaging.decode import MAX_PIXELS, Decoded, decode
-from beam_jobs.processes.annotate import Annotation, write_annotated
+from beam_jobs.processes.annotate import Annotation, annotated
 from beam_jobs.processes.calls import Answer, Caller, Starting, batch_pixels
 from beam_jobs.processes.reading import ReadAhead, read_picture
 from beam_jobs.processes.select import Selection, select
@@ -44,9 +46,10 @@ class PictureSettings:
         image_ids: the file that `ImageIds.save` wrote, for the names of records; None for digests.
         max_pixels: a picture of more is refused before it is decoded.
         max_bytes: a picture file, or a record, of more bytes is refused before it is read.
-        max_seconds: a picture that takes longer is given up, with the process that works on it.
+        max_seconds: a picture, or a tile of one, that takes longer is given up, with the process that works on it.
         batch_pixels: what a call of the detector may hold, in pixels of the network's input; 0 for one picture a call,
             None for what suits where the detector runs.
+        tiling: how pictures are cut into tiles, on which is detected as well; None for whole pictures only.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -58,6 +61,7 @@ class PictureSettings:
     max_bytes: int = 1 << 30
     max_seconds: float = 300.0
     batch_pixels: int | None = None
+    tiling: Tiling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +72,13 @@ class Work:
         key: of a record: `file_name` is that of its file, and `record` is set. Its own name is inside `data`.
         input: the input's position in the plan.
         data: a record's bytes (a tf.Example); None for a file, which the process reads itself.
+        twins: other files with the same content: what becomes of this one becomes of them.
     """
 
     key: ImageKey
     input: int
     data: bytes | None = None
+    twins: tuple[Work, ...] = ()
 
     @property
     def place(self) -> Place:
@@ -156,7 +162,8 @@ class PictureWorker:
     def __init__(
         self, detector: Detector, spec: DetectorSpec, settings: PictureSettings, process: str, load_ms: float
     ) -> None:
-        self._caller = Caller(detector, batch_pixels(settings.batch_pixels, detector.info))
+        budget = batch_pixels(settings.batch_pixels, detector.info)
+        self._caller = Caller(detector, budget, settings.tiling, settings.selection.min_score)
         self._split: CallSplit | None = getattr(detector, "split", None)
         self._spec = spec
         self._settings = settings
@@ -185,7 +192,7 @@ class PictureWorker:
                 starting((i,))
                 one = self._prepare(i, work, files, rows, tally)
                 if isinstance(one, Work):
-                    containers.append(one)
+                    containers.extend((one, *one.twins))
                 elif one is not None:
                     held.append(one)
                 pixels = sum(each.facts.width * each.facts.height for each in held)
@@ -224,7 +231,7 @@ class PictureWorker:
             self._cpu.lap("read")
             decoded = decode(data, max_pixels=self._settings.max_pixels)
         except InputError as error:
-            _refuse(key, work, error, rows, tally)
+            refuse(work, key.file_name, error, rows, tally)
             return None
         facts = ImageFacts(
             decoded.width,
@@ -244,7 +251,7 @@ class PictureWorker:
             return
 
         def at_work(positions: tuple[int, ...]) -> None:
-            if self.shares_calls:  # otherwise the one picture is at work already, and its time runs
+            if self.shares_calls or self._settings.tiling:  # else the one picture is at work already: its time runs
                 starting(tuple(held[i].position for i in positions))
 
         answers = self._caller.ask([one.decoded.pixels for one in held], at_work)
@@ -255,7 +262,7 @@ class PictureWorker:
             self._cpu.move(post_s, "infer", "post-process")
         for one, answer in zip(held, answers, strict=True):
             if isinstance(answer.found, InputError):
-                _refuse(one.key, one.work, answer.found, rows, tally)
+                refuse(one.work, one.key.file_name, answer.found, rows, tally)
             else:
                 self._keep(one, answer.found, answer, rows, tally)
 
@@ -270,7 +277,11 @@ class PictureWorker:
         rows.image(key, work.place, display_name(key.uri), one.facts, kept, empty_boxes)
         milliseconds = {"load": self._take_load_ms(), "infer": answer.infer_ms, **one.clock.laps}
         rows.timing(key, work.place, self._process, milliseconds, answer.call_pictures, answer.shrunk_calls)
-        tally.add(Tally(pictures=1, with_detections=int(len(kept) > 0), detections=len(kept)))
+        for twin in work.twins:
+            rows.image(twin.key, twin.place, display_name(twin.key.uri), one.facts, kept, empty_boxes)
+            rows.timing(twin.key, twin.place, self._process, dict.fromkeys(STEPS, 0.0), 0, 0)
+        files = 1 + len(work.twins)
+        tally.add(Tally(pictures=files, with_detections=files * (len(kept) > 0), detections=files * len(kept)))
 
     def _record_key(self, key: ImageKey, name: str | None) -> ImageKey:
         if self._settings.image_ids and self._image_ids is None:
@@ -284,22 +295,26 @@ class PictureWorker:
         path = layout.annotated_path(work.key.file_name, work.key.uri)
         if key.record is not None:
             path = layout.annotated_record_path(path, key.record, key.file_name, decoded.format)
-        try:
-            written = write_annotated(
-                self._settings.output, path, decoded, found, self._spec.categories, self._settings.annotation
-            )
-        except OSError as error:
-            raise JobError(f"Cannot write the annotated picture {path}: {error.strerror or error}.") from error
-        rows.annotated(key, work.place, written.path, written.bytes, written.sha256)
+        data = annotated(decoded, found, self._spec.categories, self._settings.annotation)
+        digest = hashlib.sha256(data).hexdigest()
+        of_twins = ((twin.key, twin.place, layout.annotated_path(twin.name, twin.key.uri)) for twin in work.twins)
+        for one, place, where in ((key, work.place, path), *of_twins):
+            try:
+                storage.write_atomic(storage.join(self._settings.output, where), data)
+            except OSError as error:
+                raise JobError(f"Cannot write the annotated picture {where}: {error.strerror or error}.") from error
+            rows.annotated(one, place, where, len(data), digest)
 
     def _take_load_ms(self) -> float:
         load_ms, self._load_ms = self._load_ms, 0.0
         return load_ms
 
 
-def _refuse(key: ImageKey, work: Work, error: InputError, rows: RowsBuilder, tally: Tally) -> None:
-    rows.failure(work.place, display_name(key.uri), key.file_name, error)
-    tally.failures[error.code] += 1
+def refuse(work: Work, name: str, error: InputError, rows: RowsBuilder, tally: Tally) -> None:
+    """Writes down that a picture, of this name, and its twins gave no result."""
+    for one, file_name in ((work, name), *((twin, twin.name) for twin in work.twins)):
+        rows.failure(one.place, display_name(one.key.uri), file_name, error)
+        tally.failures[error.code] += 1
 
 
 class _Clock:

@@ -26,10 +26,9 @@ from beam_jobs.errors import InputError, JobError, UsageError
 from beam_jobs.formats.tables import RowsBuilder
 from beam_jobs.processes.gpus import GPU_VARIABLE, visible_gpus
 from beam_jobs.processes.messages import Ready, Refused, Setup
-from beam_jobs.processes.picture import PictureSettings, Reply, Tally, Work
+from beam_jobs.processes.picture import PictureSettings, Reply, Tally, Work, refuse
 from beam_jobs.processes.settings import process_settings
 from beam_jobs.processes.spent import SPENT_STEPS
-from beam_jobs.storage import display_name
 
 #: A process that has not opened its detector after this many seconds is given up.
 MAX_LOAD_SECONDS = 900.0
@@ -184,9 +183,8 @@ class DetectorPool:
 
     def _lost_reply(self, work: Work, error: InputError) -> Reply:
         rows = RowsBuilder(self._setup.spec.label, self._setup.spec.categories)
-        rows.failure(work.place, display_name(work.key.uri), work.name, error)
         tally = Tally()
-        tally.failures[error.code] += 1
+        refuse(work, work.name, error, rows, tally)
         return Reply(rows.finish().encode(), (), tally)
 
     def _start(self, slot: int) -> _Child:

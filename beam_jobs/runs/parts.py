@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import pyarrow as pa
@@ -41,6 +41,7 @@ class Counts(msgspec.Struct):
         annotated: annotated pictures.
         empty_boxes: boxes that had no area inside the picture, and were left out.
         unnamed_category_ids: detections whose class id the label map does not name, by id.
+        deduplicated: inputs whose rows are those of another with the same content, which alone was detected on.
     """
 
     inputs: int = 0
@@ -54,6 +55,7 @@ class Counts(msgspec.Struct):
     annotated: int = 0
     empty_boxes: int = 0
     unnamed_category_ids: dict[str, int] = {}
+    deduplicated: int = 0
 
     def add(self, other: Counts) -> None:
         """Adds the counts of `other`."""
@@ -88,7 +90,7 @@ class PartRecord(msgspec.Struct, frozen=True):
         return msgspec.json.decode(storage.read_bytes(storage.join(root, layout.part_record(part))), type=PartRecord)
 
 
-def commit_part(root: str, part: int, planned: Iterable[PlannedInput], encoded: Iterable[bytes]) -> PartRecord:
+def commit_part(root: str, part: int, planned: Sequence[PlannedInput], encoded: Iterable[bytes]) -> PartRecord:
     """Writes the tables of a part, then the record that it is committed. The same bytes on every try.
 
     Args:
@@ -134,7 +136,7 @@ def read_table(root: str, path: str) -> pa.Table:
     return pq.ParquetFile(io.BytesIO(storage.read_bytes(storage.join(root, path)))).read(use_threads=False)
 
 
-def _account(part: int, planned: Iterable[PlannedInput], rows: Rows) -> Counts:
+def _account(part: int, planned: Sequence[PlannedInput], rows: Rows) -> Counts:
     """The counts of a part, after a look that every input left exactly once: as an image or as a failure."""
     tables = rows.tables
     seen: Counter[tuple[int, int]] = Counter()
@@ -170,6 +172,7 @@ def _account(part: int, planned: Iterable[PlannedInput], rows: Rows) -> Counts:
         annotated=tables["annotated"].num_rows,
         empty_boxes=rows.counters.get("empty_boxes", 0),
         unnamed_category_ids=dict(sorted(unnamed.items(), key=lambda item: int(item[0]))),
+        deduplicated=len(planned) - len({one.first for one in planned}),
     )
 
 

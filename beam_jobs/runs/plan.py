@@ -26,6 +26,7 @@ from beam_jobs.matching import Found
 from beam_jobs.records import ImageKey
 from beam_jobs.runs import layout
 from beam_jobs.runs.ids import Settled, proposed_id, settle
+from beam_jobs.runs.twins import find_twins
 
 #: Parts that one file of the plan holds, a row group each.
 PARTS_A_SLICE = 100
@@ -42,18 +43,24 @@ _INPUTS = pa.schema(
         pa.field("uri", pa.binary(), nullable=False),
         pa.field("size", pa.int64()),
         pa.field("mtime_ns", pa.int64()),
+        pa.field("first", pa.int64(), nullable=False),
     ]
 )
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedInput:
-    """An input of the plan: its position, its key, and what is known of the file (None where that costs a request)."""
+    """An input of the plan: its position, its key, and what is known of the file (None where that costs a request).
+
+    Args:
+        first: the position of the first input with the same content, which others follow: its own without --dedupe.
+    """
 
     input: int
     key: ImageKey
     size: int | None
     mtime_ns: int | None
+    first: int
 
 
 class Renamed(msgspec.Struct, frozen=True):
@@ -106,6 +113,8 @@ class Planner:
         self.inputs = 0
         self.bytes = 0
         self.repeated_inputs = 0
+        #: Those whose content another has that is before them.
+        self.twins = 0
         self.renamed: list[Renamed] = []
 
     def __enter__(self) -> Planner:
@@ -127,7 +136,7 @@ class Planner:
         run = self._database.execute
         run(
             "CREATE TABLE planned(row INTEGER PRIMARY KEY, file_name TEXT, uri BLOB, size INTEGER, mtime_ns INTEGER,"
-            " frame INTEGER, image_id INTEGER, claim INTEGER)"
+            " frame INTEGER, image_id INTEGER, claim INTEGER, first INTEGER)"
         )
         (total,) = run("SELECT count(*) FROM found").fetchone()
         # The default collation compares UTF-8 bytes.
@@ -142,10 +151,24 @@ class Planner:
         self.inputs, self.bytes = run("SELECT count(*), coalesce(sum(size), 0) FROM planned").fetchone()
         self.renamed = [_renamed(settled) for settled in settle(self._database, "planned")]
 
+    def dedupe(self, max_bytes: int) -> None:
+        """Puts inputs behind the first that has the same content. Ids stay. Reads files that are of one size.
+
+        Args:
+            max_bytes: larger files are taken for different ones.
+        """
+        self.twins = find_twins(self._database, "planned", max_bytes)
+        self._database.execute("CREATE INDEX planned_first ON planned(first, row)")
+
     def __iter__(self) -> Iterator[PlannedInput]:
-        rows = self._database.execute("SELECT row, image_id, file_name, uri, size, mtime_ns FROM planned ORDER BY row")
-        for row, image_id, file_name, uri, size, mtime_ns in rows:
-            yield PlannedInput(row, ImageKey(image_id, os.fsdecode(uri), file_name), size, mtime_ns)
+        order = "first, row" if self.twins else "row"
+        rows = self._database.execute(
+            f"SELECT row, first, image_id, file_name, uri, size, mtime_ns FROM planned ORDER BY {order}"
+        )
+        leader = 0
+        for position, (row, first, image_id, file_name, uri, size, mtime_ns) in enumerate(rows):
+            leader = position if first == row else leader
+            yield PlannedInput(position, ImageKey(image_id, os.fsdecode(uri), file_name), size, mtime_ns, leader)
 
     def write(self, root: str, part_size: int, job: Mapping[str, Any]) -> Plan:
         """Writes the plan below `root`, `part_size` inputs a part; `plan.json` comes last."""
@@ -165,10 +188,10 @@ class Planner:
         def rows() -> Iterator[tuple[Any, ...]]:
             for row, (file_name, uri, size, mtime_ns) in enumerate(ordered):
                 image_id, claim = proposed_id(file_name, 0, self._image_ids)
-                yield row, file_name, uri, size, mtime_ns, 0, image_id, int(claim)
+                yield row, file_name, uri, size, mtime_ns, 0, image_id, int(claim), row
 
         self._database.execute("BEGIN")
-        self._database.executemany("INSERT INTO planned VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows())
+        self._database.executemany("INSERT INTO planned VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows())
         self._database.execute("COMMIT")
 
 
@@ -178,7 +201,11 @@ def read_part(root: str, part: int) -> list[PlannedInput]:
     table = pq.ParquetFile(io.BytesIO(data)).read_row_group(part % PARTS_A_SLICE, use_threads=False)
     return [
         PlannedInput(
-            r["input"], ImageKey(r["image_id"], os.fsdecode(r["uri"]), r["file_name"]), r["size"], r["mtime_ns"]
+            r["input"],
+            ImageKey(r["image_id"], os.fsdecode(r["uri"]), r["file_name"]),
+            r["size"],
+            r["mtime_ns"],
+            r.get("first", r["input"]),  # plans of before --dedupe have no such column
         )
         for r in table.to_pylist()
     ]
@@ -211,7 +238,10 @@ class _SliceWriter:
             self._number += 1
             self._open()
         columns = zip(
-            *((p.input, p.key.image_id, p.key.file_name, os.fsencode(p.key.uri), p.size, p.mtime_ns) for p in part),
+            *(
+                (p.input, p.key.image_id, p.key.file_name, os.fsencode(p.key.uri), p.size, p.mtime_ns, p.first)
+                for p in part
+            ),
             strict=True,
         )
         arrays = [pa.array(column, field.type) for column, field in zip(columns, _INPUTS, strict=True)]

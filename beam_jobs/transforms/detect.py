@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -14,17 +15,44 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_jobs.detectors.base import DetectorSpec
 from beam_jobs.processes.feed import Feeder, PartRows
+from beam_jobs.processes.gpus import suitable_processes
 from beam_jobs.processes.picture import PictureSettings
 from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.transforms.plan import Group
 
 
+class SharedPool:
+    """A pool that is made for the first of its users and closed by the last; for another first one it is made again."""
+
+    def __init__(self, make: Callable[[], DetectorPool]) -> None:
+        self._make = make
+        self._pool: DetectorPool | None = None
+        self._users = 0
+        self._lock = threading.Lock()
+
+    def acquire(self) -> DetectorPool:
+        """The pool, for one user more."""
+        with self._lock:
+            if self._pool is None:
+                self._pool = self._make()
+            self._users += 1
+            return self._pool
+
+    def release(self) -> None:
+        """One user does not need it any more."""
+        with self._lock:
+            self._users -= 1
+            if self._pool is not None and not self._users:
+                self._pool.close()
+                self._pool = None
+
+
 @dataclass(frozen=True)
 class PoolSource:
-    """The pool of detector processes of a worker: made at first use, then shared by all threads and pipelines there.
+    """The pool of detector processes of a worker, shared by all threads and pipelines there.
 
     Args:
-        processes: detector processes a worker.
+        processes: detector processes a worker; 0 for what suits it.
         handle: what makes it the same pool; give the same `PoolSource` to whatever shall share one.
     """
 
@@ -35,13 +63,19 @@ class PoolSource:
     verbose: bool
     handle: Shared
 
-    def acquire(self) -> DetectorPool:
+    def shared(self) -> SharedPool:
         """The pool of this worker."""
-        pool: DetectorPool = self.handle.acquire(self._make)
+        pool: SharedPool = self.handle.acquire(lambda: SharedPool(self._make))
         return pool
 
+    def lend(self, pool: DetectorPool) -> None:
+        """Makes `pool` that of this process. Whoever lends it is one of its users, and closes it."""
+        lent: SharedPool = self.handle.acquire(lambda: SharedPool(lambda: pool))
+        lent.acquire()
+
     def _make(self) -> DetectorPool:
-        return DetectorPool(self.spec, self.settings, self.processes, beam_args=self.beam_args, verbose=self.verbose)
+        processes = self.processes or suitable_processes()
+        return DetectorPool(self.spec, self.settings, processes, beam_args=self.beam_args, verbose=self.verbose)
 
 
 @dataclass
@@ -65,7 +99,8 @@ class _DetectFn(beam.DoFn):
         self._loads = Metrics.gauge("beam_detect", "detectors_loaded")
 
     def setup(self) -> None:
-        self._pool = self._source.acquire()
+        self._shared = self._source.shared()
+        self._pool = self._shared.acquire()
 
     def start_bundle(self) -> None:
         settings = self._source.settings
@@ -79,6 +114,9 @@ class _DetectFn(beam.DoFn):
     def finish_bundle(self) -> Iterator[WindowedValue]:
         for rows in self._feeder.drain():
             yield WindowedValue(self._counted(rows), MIN_TIMESTAMP, [GlobalWindow()])
+
+    def teardown(self) -> None:
+        self._shared.release()
 
     def _counted(self, rows: PartRows) -> tuple[int, bytes]:
         self._groups.inc()

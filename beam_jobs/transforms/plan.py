@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
 
 import apache_beam as beam
 
 from beam_jobs.processes.picture import Work
-from beam_jobs.runs.plan import read_part
+from beam_jobs.runs.plan import PlannedInput, read_part
 
 #: A part's number and a few of its inputs.
 Group = tuple[int, tuple[Work, ...]]
@@ -22,7 +22,8 @@ class ReadPlan(beam.PTransform):
     Args:
         root: the run's folder.
         parts: the parts to do.
-        group_size: inputs a group. Pictures share calls of the detector within one, if they do at all.
+        group_size: inputs a group; of those with the same content, one counts. Pictures share calls of the detector
+            within one, if they do at all.
     """
 
     root: str
@@ -41,6 +42,13 @@ class ReadPlan(beam.PTransform):
 
 def groups_of_part(part: int, root: str, group_size: int) -> Iterator[Group]:
     """The inputs of a part, `group_size` at a time."""
-    works = (Work(planned.key, planned.input) for planned in read_part(root, part))
+    works = _works(read_part(root, part))
     while group := tuple(islice(works, group_size)):
         yield part, group
+
+
+def _works(planned: Iterable[PlannedInput]) -> Iterator[Work]:
+    """One for each content; those that have the same follow each other."""
+    for _, same in groupby(planned, key=lambda one: one.first):
+        work, *twins = (Work(one.key, one.input) for one in same)
+        yield replace(work, twins=tuple(twins))
