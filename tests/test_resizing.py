@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from beam_jobs.detectors.pipeline_config import PipelineConfig, parse
+from beam_jobs.detectors.resize import resize_bilinear
 from beam_jobs.detectors.resizing import (
     ConditionalShape,
     FixedShape,
@@ -51,6 +52,14 @@ def test_pictures_are_resized_as_tensorflow_does_it(tf: Any, old: Size, resizer:
         return
     expected = tf.compat.v1.image.resize_images(tf.cast(picture, tf.float32), new, align_corners=corners).numpy()
     assert_array_equal(resize(picture, new, align_corners=corners), expected)
+
+
+@settings(deadline=None, max_examples=60)
+@given(SIZES, st.sampled_from([Size(300, 300), Size(64, 96), Size(1, 1)]), st.booleans())
+def test_bytes_are_resized_as_tensorflows_kernel_does_it(tf: Any, old: Size, new: Size, corners: bool) -> None:
+    picture = np.random.default_rng(old.pixels).integers(0, 256, (1, *old, 3), np.uint8)
+    expected = tf.raw_ops.ResizeBilinear(images=picture, size=new, align_corners=corners).numpy()[0]
+    assert_array_equal(resize_bilinear(picture[0], *new, align_corners=corners), expected)
 
 
 @settings(deadline=None, max_examples=60)
