@@ -47,6 +47,14 @@ def test_pictures_are_resized_as_tensorflow_does_it(tf: Any, old: Size, resizer:
 
 
 @settings(deadline=None, max_examples=60)
+@given(SIZES, st.sampled_from([Size(300, 300), Size(64, 96), Size(1, 1)]), st.booleans())
+def test_bytes_are_resized_as_tensorflows_kernel_does_it(tf: Any, old: Size, new: Size, corners: bool) -> None:
+    picture = np.random.default_rng(old.pixels).integers(0, 256, (1, *old, 3), np.uint8)
+    expected = tf.raw_ops.ResizeBilinear(images=picture, size=new, align_corners=corners).numpy()[0]
+    assert_array_equal(resize_bilinear(picture[0], *new, align_corners=corners), expected)
+
+
+@settings(deadline=None, max_examples=60)
 @given(SIZES, KEEP)
 def test_the_proportions_are_kept_as_tensorflow_keeps_them(tf: Any, old: Size, resizer: KeepAspectRatio) -> None:
     limits = (resizer.low, resizer.high) if old.height < old.width else (resizer.high, resizer.low)
