@@ -217,7 +217,7 @@ class TestOpened:
         assert status == 0
         assert shown["name"] == D0
         assert shown["location"] == str(cache / "models" / D0 / D0 / "saved_model")
-        assert shown["fetched_from"] == [f"{server.url}{PATH}"]
+        assert shown["fetched_from"] == f"{server.url}{PATH}"
         assert shown["bytes"] > len(real) / 2
         assert len(shown["fingerprint"]) == 64
         assert shown["engine"] == "tensorflow"

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from beam_jobs.evaluation.bootstrap import Comparison, ImageCounts, Interval
+from beam_jobs.evaluation.bootstrap import FEW_IMAGES, Comparison, ImageCounts, Interval
 from beam_jobs.evaluation.metrics import metrics_of
 from beam_jobs.evaluation.settings import EvaluationSettings
 from beam_jobs.formats.evaluated import GroundTruth
@@ -70,7 +70,7 @@ class Compared:
         """How the intervals were made, in words."""
         return (
             f"Percentile intervals of {self.samples:,} paired bootstrap samples of the {self.truth.images.num_rows:,}"
-            f" images, seed {self.seed}."
+            f" images, seed {self.seed}; none for classes with truths in fewer than {FEW_IMAGES} images."
         )
 
     @property

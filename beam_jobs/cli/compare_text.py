@@ -42,7 +42,7 @@ def text(compared: Compared) -> str:
 
 def _table(title: str, rows: Sequence[tuple[Any, ...]], confidence: float) -> list[str]:
     width = max(len(title), *(len(row[0]) + 2 for row in rows))
-    lines = [f"{title:<{width}}       A       B    B − A  {confidence:g} interval"]
+    lines = [f"{title:<{width}}       A       B    B − A  {100 * confidence:g} % interval"]
     for name, a, b, difference, low, high in rows:
         sure = " *" if low > 0 or high < 0 else ""
         interval = "-" if math.isnan(low) else f"{low:+.3f} to {high:+.3f}"

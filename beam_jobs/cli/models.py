@@ -114,7 +114,7 @@ def _show(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     shown: dict[str, Any] = {
         "name": spec.name,
         "location": spec.location,
-        **({"fetched_from": list(spec.origin.urls)} if spec.origin and spec.origin.urls else {}),
+        **({"fetched_from": inventory.came_from(spec.origin)} if spec.origin and spec.origin.urls else {}),
         "fingerprint": spec.fingerprint,
         "bytes": cache.size_of(folder) if folder.exists() else None,
         "engine": opened.info.engine,
@@ -133,8 +133,6 @@ def _description(shown: Mapping[str, Any]) -> str:
     more = ", …" if len(names) > _SHOWN_CLASSES else ""
     words["classes"] = f"{len(names)}: {first}{more}" if names else "their names are not known: --label_map gives them"
     words["bytes"] = "-" if words["bytes"] is None else f"{words['bytes'] / 1e6:,.1f} MB"
-    if "fetched_from" in words:
-        words["fetched_from"] = words["fetched_from"][0]
     words["open_s"] = f"{words['open_s']:.2f} s"
     titles = {"fetched_from": "fetched from", "bytes": "size", "open_s": "opened in"}
     width = max(len(titles.get(name, name)) for name in words)

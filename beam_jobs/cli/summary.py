@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from beam_jobs import storage
 from beam_jobs.cli.progress import duration
 from beam_jobs.errors import JobError
+from beam_jobs.formats.evaluated import EVALUATION_FILES
 from beam_jobs.runs import layout
 from beam_jobs.runs.manifest import Manifest, table_files
 from beam_jobs.runs.parts import Counts, read_table
@@ -48,7 +49,10 @@ def summary(root: str, manifest: Manifest) -> str:
         ids = ", ".join(counts.unnamed_category_ids)
         lines.append(("no class name", f"{sum(counts.unnamed_category_ids.values()):,} detections, of class ids {ids}"))
     if manifest.known_image_ids is not None:
-        lines.append(("image ids", f"{manifest.known_image_ids:,} of {counts.images:,} pictures are in --image_ids"))
+        given = (
+            "--image_ids" if any(word.startswith("--image_ids") for word in manifest.command) else "the ground truth"
+        )
+        lines.append(("image ids", f"{manifest.known_image_ids:,} of {counts.images:,} pictures are in {given}"))
     if manifest.renamed:
         lines.append(("image ids", f"{len(manifest.renamed):,} settled by number, listed in {layout.MANIFEST}"))
     if not manifest.repeatable:
@@ -61,6 +65,9 @@ def summary(root: str, manifest: Manifest) -> str:
         ("model", f"{manifest.model.name}, {_loads(manifest)}"),
         ("outputs", root),
     ]
+    report = f"{layout.EVALUATION_FOLDER}/{EVALUATION_FILES[-1]}"
+    if any(file.path == report for file in manifest.files):
+        lines.append(("evaluation", storage.join(root, report)))
     return "\n".join(f"{name:<13} {printable(text)}" for name, text in lines)
 
 

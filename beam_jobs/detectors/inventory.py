@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from beam_jobs.detectors import cache, coco_ssd, fetched, sources
+from beam_jobs.detectors.base import Origin
 from beam_jobs.detectors.cache import Report
 from beam_jobs.detectors.catalogue import CATALOGUE, DEFAULT
 from beam_jobs.detectors.download import Watch
@@ -109,6 +110,12 @@ def _fault_of(entry: str) -> str | None:
     if pin is not None and pin.contents_sha256 != contents:
         return f"its contents have the sha256 {contents}, {lock_path()} has {pin.contents_sha256}"
     return None
+
+
+def came_from(origin: Origin) -> str:
+    """Where a fetched model really came from: of several places the one that had it, or a mirror."""
+    found = _provenance(origin.entry)
+    return found.url if found else origin.urls[0]
 
 
 def _provenance(entry: str) -> fetched.Provenance | None:

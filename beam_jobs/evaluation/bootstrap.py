@@ -22,6 +22,10 @@ from beam_jobs.evaluation.weighted import WeightedEvaluation
 SLICE = 10
 
 
+#: Of fewer images, resamples are so much alike that an interval would claim what nobody knows: of one, it has no width.
+FEW_IMAGES = 10
+
+
 @dataclass(frozen=True, slots=True)
 class Interval:
     """Differences B − A with their confidence intervals, each float64 [N]; NaN where there is none."""
@@ -118,7 +122,8 @@ def in_turn(pair: Pair, slices: Iterable[Ints]) -> Iterator[Differences]:
 def compare(pair: Pair, *, samples: int, seed: int, confidence: float, over: Over = in_turn) -> Comparison:
     """The numbers of both and intervals of their differences.
 
-    Where a number does not exist in a resample (a class without truths) that resample says nothing about it.
+    Where a number does not exist in a resample (a class without truths) that resample says nothing about it. A class
+    with truths in fewer than `FEW_IMAGES` images has no interval.
 
     Args:
         confidence: of the intervals, between 0 and 1.
@@ -133,11 +138,11 @@ def compare(pair: Pair, *, samples: int, seed: int, confidence: float, over: Ove
     once = np.ones(images, np.int64)
     exact_a, exact_b = pair.a.numbers(once), pair.b.numbers(once)
     found = list(over(pair, _slices(resamples(images, samples, seed))))
+    of_categories = np.concatenate([one.categories for one in found])
+    of_categories[:, pair.a.images_with_truths < FEW_IMAGES] = np.nan
     return Comparison(
         _interval(exact_a.metrics, exact_b.metrics, np.concatenate([one.metrics for one in found]), confidence),
-        _interval(
-            exact_a.category_ap, exact_b.category_ap, np.concatenate([one.categories for one in found]), confidence
-        ),
+        _interval(exact_a.category_ap, exact_b.category_ap, of_categories, confidence),
     )
 
 

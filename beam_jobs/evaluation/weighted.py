@@ -47,6 +47,8 @@ class WeightedEvaluation:
         self.settings = settings
         self.images = images
         self.detections = len(matches.image)
+        #: int64 [K], images with a truth of the category that counts in the first area range.
+        self.images_with_truths = _images_with_truths(matches, len(settings.category_ids), images)
         self._metrics = metrics_of(settings)
         self._labels = [area.label for area in settings.area_ranges]
         # Ties of score go by image, then as in the image.
@@ -214,6 +216,12 @@ def _blocks(length: Ints) -> tuple[Ints, list[tuple[int, int, int]]]:
         blocks.append((begin, begin + (end - first) * longest, longest))
         first, begin = end, blocks[-1][1]
     return width, blocks
+
+
+def _images_with_truths(matches: ThresholdMatches, categories: int, images: int) -> Ints:
+    counted = matches.truth_area == 0
+    places = np.unique(matches.truth_slot[counted] * images + matches.truth_image[counted])
+    return np.bincount(places // max(images, 1), minlength=categories)
 
 
 def _sums(values: Ints) -> Ints:

@@ -170,6 +170,9 @@ def _merged(answers: Sequence[Answer], views: NDArray[np.float32], min_score: fl
 def _one_each(found: Sequence[Detections], pictures: int) -> Sequence[Detections]:
     """The detections of a call. What a detector of somebody else's gives may be anything."""
     if isinstance(found, Sequence) and len(found) == pictures and all(isinstance(one, Detections) for one in found):
+        for one in found:
+            if not np.isfinite(one.scores).all():
+                raise InputError("infer", "inference", "The detector gave scores that are not finite numbers.")
         return found
     given = [type(item).__name__ for item in found] if isinstance(found, Sequence) else type(found).__name__
     words = "one picture" if pictures == 1 else f"{pictures} pictures"

@@ -135,6 +135,12 @@ def without_comments(text: str) -> str:
 
 def _check_config(config: str, text: str) -> None:
     """Refuses what the API's TF2 part cannot build, as far as the text tells: making its environment takes minutes."""
+    plain = re.sub(r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')""", "", text)
+    if plain.count("{") != plain.count("}"):
+        raise UsageError(
+            f"--pipeline_config {config} is cut off or damaged: it has {plain.count('{')} opening and "
+            f"{plain.count('}')} closing braces."
+        )
     if not re.search(r"\bmodel\s*:?\s*\{", text):
         raise UsageError(f"--pipeline_config {config} has no model {{ … }}: it takes a pipeline.config of the API.")
     # All types of SSD and Faster R-CNN end like this in TF2, and none does in TF1. CenterNet is TF2's alone.
