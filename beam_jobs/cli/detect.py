@@ -198,7 +198,8 @@ def _detect(
             return None
         source.lend(pool)
         stage = DetectStage(pool)
-        return stage.cpu_s(engine.run_local(root, source, len(plan.parts), group_size, beam_args))
+        run = engine.run_local(root, source, len(plan.parts), job.part_size, group_size, beam_args)
+        return stage.cpu_s(run)
     except Exception as error:
         # Beam gives the error of a step as text. The pool has its own, whole.
         raise (pool.error if pool and pool.error else JobError(engine.reason(error))) from error

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 LOCAL = ("DirectRunner", "direct")
 #: A pipeline's fixed cost is about 0.7 s; in one of this length it is below 1%.
 SLICE_SECONDS = 80.0
+#: Of the first slice, while nobody knows how long one takes: 7 s of a quick detector, half an hour of a slow one.
+FIRST_INPUTS = 1000
 #: Bounds the rows in memory: 32 parts of 500 pictures with 100 detections each are about 100 MB.
 MAX_SLICE_PARTS = 32
 
@@ -55,7 +57,9 @@ class LocalRun(NamedTuple):
     write_cpu_s: float
 
 
-def run_local(root: str, source: PoolSource, parts: int, group_size: int, beam_args: Sequence[str]) -> LocalRun:
+def run_local(
+    root: str, source: PoolSource, parts: int, part_size: int, group_size: int, beam_args: Sequence[str]
+) -> LocalRun:
     """Does all parts of the plan in `root`, in order, in this process."""
     import apache_beam as beam
     from apache_beam.metrics import MetricsFilter
@@ -65,7 +69,7 @@ def run_local(root: str, source: PoolSource, parts: int, group_size: int, beam_a
     from beam_jobs.transforms.write import NAMESPACE, WRITE_CPU
 
     written = MetricsFilter().with_namespace(NAMESPACE).with_name(WRITE_CPU)
-    first, length = 0, 1
+    first, length = 0, max(1, min(MAX_SLICE_PARTS, FIRST_INPUTS // part_size))
     write_cpu_us = 0
     while first < parts:
         start = time.monotonic()

@@ -50,7 +50,7 @@ class DetectorRecord(msgspec.Struct, frozen=True):
         shrunk_calls: calls that did not fit into memory and were made smaller.
         model_mb: by how much opening the detector made a process larger, on average; None on another runner, as next.
         rss_mb: the most memory that a process had, pages that it shares with others included.
-        environment: what decides the threads of a process.
+        environment: what decides the threads and the memory of a process.
     """
 
     processes: int
