@@ -59,7 +59,7 @@ def test_processes_take_turns_at_the_gpus(driver: Path, monkeypatch: pytest.Monk
 
 def test_one_process_a_gpu_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     many = SimpleNamespace(inputs=1000, bytes=1 << 30)
-    monkeypatch.setattr(detect, "visible_gpus", lambda: ("0", "1", "2"))
+    monkeypatch.setattr(gpus, "visible_gpus", lambda: ("0", "1", "2"))
     assert detect._processes(SimpleNamespace(workers=None), many) == 3  # type: ignore[arg-type]
     assert detect._processes(SimpleNamespace(workers=7), many) == 7  # type: ignore[arg-type]
 

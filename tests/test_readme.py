@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from _pytest.mark import ParameterSet
 
 from beam_jobs.cli import flags
 from beam_jobs.cli.main import main
@@ -46,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def examples() -> list[ParameterSet]:
+def examples() -> list[object]:
     return [pytest.param(code, marks=[pytest.mark.model] if "coco-ssd" in code else []) for code in blocks("python")]
 
 
