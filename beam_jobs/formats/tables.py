@@ -215,7 +215,7 @@ class RowsBuilder:
     model: str
     categories: Mapping[int, str]
     _columns: dict[str, list[tuple[object, ...]]] = field(default_factory=lambda: {name: [] for name in _TRAVELLING})
-    _detections: list[tuple[ImageKey, Place, Detections, pa.Table]] = field(default_factory=list)
+    _detections: list[tuple[ImageKey, Place, Detections, pa.Table | None]] = field(default_factory=list)
     _counters: Counter[str] = field(default_factory=Counter)
 
     def image(
@@ -224,9 +224,11 @@ class RowsBuilder:
         """A picture with its detections, best first. `uri` is the text that people see."""
         name_and_facts = (uri, key.file_name, key.frame, *astuple(facts))
         self._append("images", place, (key.image_id, *name_and_facts, len(detections), self.model))
-        shapes = shape_columns(detections, facts.width, facts.height)
-        # Grids are large, and are not needed any more.
-        self._detections.append((key, place, replace(detections, masks=None), shapes))
+        shapes = None  # made at the end: Arrow's code is quicker for many pictures in a row than for one now and then
+        if detections.masks is not None:
+            shapes = shape_columns(detections, facts.width, facts.height)
+            detections = replace(detections, masks=None)  # grids are large, and are not needed any more
+        self._detections.append((key, place, detections, shapes))
         self._counters["empty_boxes"] += empty_boxes
 
     def timing(
@@ -271,7 +273,9 @@ class RowsBuilder:
         counts = [len(detections) for _, _, detections, _ in found]
         category_ids = np.concatenate([detections.category_ids for _, _, detections, _ in found])
         boxes = np.concatenate([detections.boxes for _, _, detections, _ in found])
-        shapes = pa.concat_tables([shapes for _, _, _, shapes in found])
+        shapes = pa.concat_tables(
+            shape_columns(detections, 0, 0) if shapes is None else shapes for _, _, detections, shapes in found
+        )
 
         def each(values: Iterable[object], kind: pa.DataType) -> pa.Array:
             return pa.array(values, kind).take(pa.array(np.repeat(np.arange(len(found)), counts)))
