@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from beam_jobs.cli import detect
+from beam_jobs.cli.detect_job import processes_for
 from beam_jobs.detectors.base import DetectorInfo
 from beam_jobs.errors import UsageError
 from beam_jobs.processes import calls, gpus, pool
@@ -60,8 +60,8 @@ def test_processes_take_turns_at_the_gpus(driver: Path, monkeypatch: pytest.Monk
 def test_one_process_a_gpu_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     many = SimpleNamespace(inputs=1000, bytes=1 << 30)
     monkeypatch.setattr(gpus, "visible_gpus", lambda: ("0", "1", "2"))
-    assert detect._processes(SimpleNamespace(workers=None), many) == 3  # type: ignore[arg-type]
-    assert detect._processes(SimpleNamespace(workers=7), many) == 7  # type: ignore[arg-type]
+    assert processes_for(SimpleNamespace(workers=None), many) == 3  # type: ignore[arg-type]
+    assert processes_for(SimpleNamespace(workers=7), many) == 7  # type: ignore[arg-type]
 
 
 def test_pictures_share_calls_on_a_gpu_unless_told_otherwise() -> None:
