@@ -30,8 +30,7 @@ from export_program import build_model, read_config
 #: What a head's outputs shall be, by what the name of its layer (CenterNet: its task) holds; the first counts: their
 #: mean and their deviation, or, for scores before the sigmoid, their mean and the greatest of all.
 _SPREADS = (
-    # Proposals nearly sure to be something would all have the same score, as float32 writes it.
-    ("RPN/ClassPredictor", 0.0, "deviation", 0.5),
+    ("RPN/ClassPredictor", 0.0, "deviation", 2.0),
     # Of pooled features, which vary little: a greater deviation would make rounding errors as large as what is allowed.
     ("ClassPredictor_dense", 0.0, "deviation", 1.0),
     ("ClassPredictor", -5.0, "greatest", 2.5),
