@@ -4,7 +4,7 @@ For each config the real API, in the environment that `beam-detect export` makes
 weights, exports it as the zoo's models are, and runs its own detect_fn on the pictures (`_parity_api.py`). Our detector
 then opens the SavedModel, and the checkpoint alone (exported on first use), each in a process of its own, and must find
 the same on the same pixels: raw tensors within `_RAW`; detections as sets, each with one of the same class within
-`_SCORE` in score and `_BOX` of the picture's sides in every coordinate; masks and keypoints likewise.
+`_SCORE` in score and `_BOX` of the picture's sides in every coordinate; keypoints likewise, and masks within `_MASK`.
 
 What is made is kept in `--work`, so that a run that was stopped goes on.
 """
@@ -37,7 +37,7 @@ from scripts._benchmark import heading
 _HERE = Path(__file__).parent
 _CONFIGS = _HERE / "parity-configs"
 _SEED = 1
-_SCORE, _BOX, _RAW = 1e-4, 1e-3, 1e-3
+_SCORE, _BOX, _RAW, _MASK = 1e-4, 1e-3, 1e-3, 1e-3
 _RAW_TENSORS = ("raw_detection_boxes", "raw_detection_scores")
 ROUTES = ("SavedModel", "checkpoint")
 
@@ -72,7 +72,7 @@ class Agreement:
     @property
     def faults(self) -> list[str]:
         """What is beyond tolerance, as sentences."""
-        limits = {"score": _SCORE, "box": _BOX, "raw": _RAW, "mask": _SCORE, "keypoint": _BOX, "keypoint score": _SCORE}
+        limits = {"score": _SCORE, "box": _BOX, "raw": _RAW, "mask": _MASK, "keypoint": _BOX, "keypoint score": _SCORE}
         faults = [f"{what} differs by {d:.2g}" for what, d in self.differences.items() if d > limits[what]]
         faults += [f"{self.lost} detections without a counterpart"] * (self.lost > 0)
         return faults + ["nothing was compared"] * (self.matched == 0)

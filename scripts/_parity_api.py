@@ -30,7 +30,8 @@ from export_program import build_model, read_config
 #: What a head's outputs shall be, by what the name of its layer (CenterNet: its task) holds; the first counts: their
 #: mean and their deviation, or, for scores before the sigmoid, their mean and the greatest of all.
 _SPREADS = (
-    ("RPN/ClassPredictor", 0.0, "deviation", 2.0),
+    # Proposals nearly sure to be something would all have the same score, as float32 writes it.
+    ("RPN/ClassPredictor", 0.0, "deviation", 0.5),
     # Of pooled features, which vary little: a greater deviation would make rounding errors as large as what is allowed.
     ("ClassPredictor_dense", 0.0, "deviation", 1.0),
     ("ClassPredictor", -5.0, "greatest", 2.5),
@@ -72,7 +73,7 @@ def make(config_file: str, pixels: str, folder: Path, seed: int, report: Callabl
     _detect(model, pictures[:1])  # makes the variables
     report("spreading its outputs")
     calls = _spread_as_it_flows(model)
-    _detect(model, pictures)
+    _detect(model, pictures[:2])  # Mask R-CNN takes 3 GB for each
     for layer, call in calls.items():
         layer.call = call
     tf.train.Checkpoint(model=model).save(str(scratch / "ckpt"))
