@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -29,6 +29,7 @@ import numpy as np
 from beam_jobs.detectors import catalogue, frozen_form
 from beam_jobs.detectors.base import DetectorSpec, Picture
 from beam_jobs.detectors.scenes import scenes
+from beam_jobs.errors import UsageError
 from beam_jobs.imaging.decode import decode
 from beam_jobs.runs import manifest as manifests
 
@@ -56,16 +57,16 @@ class Opening:
         return self.open_s + self.first_s
 
 
-def measure(form: str, spec: DetectorSpec, pictures: Sequence[Picture]) -> Opening:
+def measure(form: str, spec: DetectorSpec, pictures: Sequence[Picture], clock: Callable[[], float]) -> Opening:
     """Opens `spec` in this process. What follows the import of TensorFlow is measured."""
     from beam_jobs.detectors.tensorflow_runtime import set_threads, tf
 
     if form == "frozen":
         from beam_jobs.detectors import open_detector
 
-        start = time.perf_counter()
+        start = clock()
         detector = open_detector(replace(spec, form="frozen"))
-        opened = called = time.perf_counter()
+        opened = called = clock()
 
         def call(picture: Picture) -> None:
             detector.detect([picture])
@@ -73,11 +74,11 @@ def measure(form: str, spec: DetectorSpec, pictures: Sequence[Picture]) -> Openi
         from beam_jobs.detectors.api_outputs import KEYS
 
         set_threads(spec.threads)
-        start = time.perf_counter()
+        start = clock()
         model = tf.saved_model.load(spec.location)
         signature = model.signatures["serving_default"]
         (name,) = signature.structured_input_signature[1]
-        opened = time.perf_counter()
+        opened = clock()
 
         def call(picture: Picture) -> None:
             outputs = signature(**{name: tf.constant(picture[np.newaxis])})
@@ -86,23 +87,23 @@ def measure(form: str, spec: DetectorSpec, pictures: Sequence[Picture]) -> Openi
                     outputs[key].numpy()
 
         call(np.zeros((320, 320, 3), np.uint8))
-        called = time.perf_counter()
+        called = clock()
     # The first picture of another shape may cost once more.
     call(pictures[0])
-    begun = time.perf_counter()
+    begun = clock()
     for picture in pictures:
         call(picture)
-    steady = (time.perf_counter() - begun) / len(pictures)
+    steady = (clock() - begun) / len(pictures)
     return Opening(opened - start, called - opened, steady * 1e3)
 
 
-def in_own_process(form: str, spec: DetectorSpec, pictures: Path) -> Opening:
+def in_own_process(form: str, spec: DetectorSpec, pictures: Path, clock: str) -> Opening:
     """`measure`, in a new process."""
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     with tempfile.NamedTemporaryFile() as file:
         file.write(pickle.dumps(spec))
         file.flush()
-        command = [sys.executable, __file__, "--measure", form, file.name, str(pictures)]
+        command = [sys.executable, __file__, "--measure", form, file.name, str(pictures), clock]
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
         raise SystemExit(f"benchmark-open: {spec.name}, {form}: {done.stderr[-2000:]}")
@@ -128,6 +129,7 @@ def row(spec: DetectorSpec, making_s: float, runs: dict[str, list[Opening]]) -> 
 
 def benchmark(options: argparse.Namespace, work: Path) -> list[str]:
     """The lines of the report."""
+    clock = "process_time" if options.cpu else "perf_counter"
     pictures = scenes()
     if options.images:
         files = sorted(path for path in options.images.iterdir() if path.is_file())[: options.pictures]
@@ -137,7 +139,8 @@ def benchmark(options: argparse.Namespace, work: Path) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in manifests.versions().items())
     lines = [
         f"{date.today().isoformat()}, {machine['processor']}, {machine['cores']} cores; load before"
-        f" {os.getloadavg()[0]:.1f}; {versions}; medians of {options.rounds} in turn; {len(pictures)} pictures.",
+        f" {os.getloadavg()[0]:.1f}; {versions}; medians of {options.rounds} in turn; {len(pictures)} pictures;"
+        f" seconds of {'CPU' if options.cpu else 'the clock'}.",
         "",
         "| | SavedModel: load + call, s | frozen form, s | ratio | making it, s | ms a picture | frozen, ms |",
         "|---|---|---|---|---|---|---|",
@@ -146,16 +149,16 @@ def benchmark(options: argparse.Namespace, work: Path) -> list[str]:
     # A cache of its own: the form is made here, and that is measured.
     os.environ["BEAM_DETECT_CACHE"] = str(work / "cache")
     for spec in specs:
-        start = time.perf_counter()
+        start = time.monotonic()
         _, verdict = frozen_form.ensure(spec, lambda: pictures[:4], say)
-        making_s = time.perf_counter() - start
+        making_s = time.monotonic() - start
         if verdict.reason:
             lines.append(f"| {spec.name} | {verdict.reason} | | | {making_s:.0f} | | |")
             continue
         runs: dict[str, list[Opening]] = {form: [] for form in _FORMS}
         for round_ in range(options.rounds):
             for form in _FORMS if round_ % 2 == 0 else reversed(_FORMS):
-                runs[form].append(in_own_process(form, spec, work / "pictures.npz"))
+                runs[form].append(in_own_process(form, spec, work / "pictures.npz", clock))
                 say(f"{spec.name}, round {round_ + 1}, {form}: {runs[form][-1]}")
         lines.append(row(spec, making_s, runs))
     return lines
@@ -169,9 +172,11 @@ def say(line: str) -> None:
 def main(argv: Sequence[str]) -> None:
     """Measures, prints the report, and writes it where that is asked for."""
     if argv[:1] == ["--measure"]:
-        form, spec, stored = argv[1:]
+        form, spec, stored, clock = argv[1:]
         with np.load(stored) as pictures:
-            opening = measure(form, pickle.loads(Path(spec).read_bytes()), list(pictures.values()))
+            opening = measure(
+                form, pickle.loads(Path(spec).read_bytes()), list(pictures.values()), getattr(time, clock)
+            )
         print(json.dumps({"open_s": opening.open_s, "first_s": opening.first_s, "steady_ms": opening.steady_ms}))
         return
     parser = argparse.ArgumentParser(
@@ -182,10 +187,14 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--images", type=Path, metavar="DIR", help="pictures of one's own for the calls, not made ones")
     parser.add_argument("--pictures", type=int, default=8, metavar="N", help="so many of them (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads inside a call (%(default)s)")
+    parser.add_argument("--cpu", action="store_true", help="seconds of CPU, where the machine does other things, too")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the report there, too")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="beam-detect-benchmark-") as work:
-        report = "\n".join(benchmark(options, Path(work))) + "\n"
+        try:
+            report = "\n".join(benchmark(options, Path(work))) + "\n"
+        except UsageError as error:
+            raise SystemExit(f"benchmark-open: {error}") from error
     print(report, end="")
     if options.output:
         options.output.write_text(report)

@@ -4,9 +4,7 @@ For each config the real API, in the environment that `beam-detect export` makes
 weights, exports it as the zoo's models are, and runs its own detect_fn on the pictures (`_parity_api.py`). Our detector
 then opens the SavedModel, and the checkpoint alone (exported on first use), each in a process of its own, and must find
 the same on the same pixels: raw tensors within `_RAW`; detections as sets, each with one of the same class within
-`_SCORE` in score and `_BOX` of the picture's sides in every coordinate; masks and keypoints likewise. But Mask R-CNN
-reads zeros where a box reaches beyond the picture, if only by a rounding error, so that the mask of a box that touches
-its lower or right edge jumps: `_EDGE` of those may differ, and are counted.
+`_SCORE` in score and `_BOX` of the picture's sides in every coordinate; keypoints likewise, and masks within `_MASK`.
 
 What is made is kept in `--work`, so that a run that was stopped goes on.
 """
@@ -40,7 +38,6 @@ _HERE = Path(__file__).parent
 _CONFIGS = _HERE / "parity-configs"
 _SEED = 1
 _SCORE, _BOX, _RAW, _MASK = 1e-4, 1e-3, 1e-3, 1e-3
-_EDGE = 0.05
 _RAW_TENSORS = ("raw_detection_boxes", "raw_detection_scores")
 ROUTES = ("SavedModel", "checkpoint")
 
@@ -54,14 +51,11 @@ class Agreement:
     Args:
         matched: detections of the API that we have too.
         lost: detections of the API that we have not, and of ours that it has not.
-        at_edge, jumps: masks of boxes that touch the lower or right edge, and those of them that differ.
         differences: the largest, by what differs: `box`, `mask` and `keypoint` places as shares, scores as they are.
     """
 
     matched: int = 0
     lost: int = 0
-    at_edge: int = 0
-    jumps: int = 0
     differences: dict[str, float] = field(default_factory=dict)
 
     def note(self, what: str, difference: float) -> None:
@@ -72,8 +66,6 @@ class Agreement:
         """Those of another picture."""
         self.matched += other.matched
         self.lost += other.lost
-        self.at_edge += other.at_edge
-        self.jumps += other.jumps
         for what, difference in other.differences.items():
             self.note(what, difference)
 
@@ -82,7 +74,6 @@ class Agreement:
         """What is beyond tolerance, as sentences."""
         limits = {"score": _SCORE, "box": _BOX, "raw": _RAW, "mask": _MASK, "keypoint": _BOX, "keypoint score": _SCORE}
         faults = [f"{what} differs by {d:.2g}" for what, d in self.differences.items() if d > limits[what]]
-        faults += [f"{self.jumps} of {self.at_edge} masks at an edge differ"] * (self.jumps > _EDGE * self.at_edge)
         faults += [f"{self.lost} detections without a counterpart"] * (self.lost > 0)
         return faults + ["nothing was compared"] * (self.matched == 0)
 
@@ -108,17 +99,13 @@ def agreement(api: Tensors, ours: Tensors) -> Agreement:
         result.matched += 1
         result.note("box", float(boxes[j]))
         result.note("score", float(scores[j]))
-        for what, key in (("keypoint", "detection_keypoints"), ("keypoint score", "detection_keypoint_scores")):
+        for what, key in (
+            ("mask", "detection_masks"),
+            ("keypoint", "detection_keypoints"),
+            ("keypoint score", "detection_keypoint_scores"),
+        ):
             if key in api:
                 result.note(what, float(np.abs(api[key][i] - ours[key][j]).max()))
-        if "detection_masks" in api:
-            difference = float(np.abs(api["detection_masks"][i] - ours["detection_masks"][j]).max())
-            is_at_edge = api["detection_boxes"][i, 2:].max() > 1 - 1e-6
-            result.at_edge += int(is_at_edge)
-            if is_at_edge and difference > _MASK:
-                result.jumps += 1
-            else:
-                result.note("mask", difference)
     result.lost += len(left)
     return result
 
@@ -226,8 +213,6 @@ def row(name: str, route: str, whole: Agreement, about: Mapping[str, Any]) -> st
     extras = [
         f"{what} {differences[what]:.1e}" for what in ("mask", "keypoint", "keypoint score") if what in differences
     ]
-    if whole.at_edge:
-        extras.append(f"{whole.jumps} of {whole.at_edge} at an edge jump")
     seconds = about["seconds"]
     cells = (
         name,

@@ -73,7 +73,7 @@ def make(config_file: str, pixels: str, folder: Path, seed: int, report: Callabl
     _detect(model, pictures[:1])  # makes the variables
     report("spreading its outputs")
     calls = _spread_as_it_flows(model)
-    _detect(model, pictures)
+    _detect(model, pictures[:2])  # Mask R-CNN takes 3 GB for each
     for layer, call in calls.items():
         layer.call = call
     tf.train.Checkpoint(model=model).save(str(scratch / "ckpt"))

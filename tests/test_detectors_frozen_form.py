@@ -221,6 +221,16 @@ class TestAgreement:
         assert difference(expected, other.take(np.array([0, 1, 3]))) is None
         assert difference(expected, other.take(np.array([1, 2, 3]))) is not None
 
+    def test_one_mask_in_fifty_may_be_off(self) -> None:
+        def with_odd_masks(count: int) -> Detections:
+            made = self.found([0.5] * 100)
+            assert made.masks is not None
+            made.masks.grids[:count] = 0.7
+            return made
+
+        assert difference(with_odd_masks(0), with_odd_masks(2)) is None
+        assert difference(with_odd_masks(0), with_odd_masks(3)) == "3 of 100 masks differ"
+
     def test_another_class_is_another_detection(self) -> None:
         expected = self.found([0.9, 0.5])
         other = replace(expected, category_ids=np.array([3, 2], np.int32))

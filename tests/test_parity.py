@@ -72,16 +72,6 @@ def test_masks_and_keypoints_are_compared(key: str, shape: tuple[int, ...], what
     assert other.faults == [f"{what} differs by 0.01"]
 
 
-@pytest.mark.parametrize(("differing", "faults"), [(1, []), (2, ["2 of 20 masks at an edge differ"])])
-def test_a_few_masks_at_an_edge_may_jump(differing: int, faults: list[str]) -> None:
-    rows = [(1, 0.9 - i / 100, 0.7) for i in range(20)]  # up to x = 1
-    api = np.zeros((20, 3, 3))
-    ours = api.copy()
-    ours[:differing] = 0.5
-    result = _parity.agreement(found(*rows, detection_masks=api), found(*rows, detection_masks=ours))
-    assert (result.at_edge, result.jumps, result.faults) == (20, differing, faults)
-
-
 def test_a_family_that_there_is_not(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"there is no yolo\.config in .*: it has centernet_keypoints, "):
         _parity.main(["yolo", f"--work={tmp_path}"])
