@@ -134,7 +134,7 @@ class TestDetections:
     @pytest.mark.slow
     def test_the_real_coco_ssd_finds_what_its_saved_model_finds(self, tmp_path: Path) -> None:
         skimage_data = pytest.importorskip("skimage.data")
-        reference = catalogue.resolve("coco-ssd", label_map=None, threads=1)
+        reference = catalogue.resolve("coco-ssd", label_map=None, threads=1, engine="tensorflow")
         file = tflite_models.build_coco_ssd(Path(reference.location), tmp_path)
         lines = [COCO_CATEGORIES.get(i, "???") for i in range(1, 91)]
         file.write_bytes(with_files(file.read_bytes(), {"labels.txt": "\n".join(lines)}))
