@@ -20,9 +20,8 @@ def difference(expected: Detections, found: Detections) -> str | None:
     """What differs beyond the tolerances, in words; None when nothing does.
 
     Each detection must have its like: the same class, score, box and keypoints, and mostly mask. Their order counts
-    only as far as scores differ by more than their tolerance. The same holds for what is kept when there is a
-    limit: a detection without its like is forgiven where its score is within the tolerance of the least of them
-    all.
+    only as far as scores differ by more than their tolerance. The same holds for what is kept when there is a limit: a
+    detection without its like is forgiven where its score is within the tolerance of the least of them all.
     """
     if len(expected) != len(found):
         return f"{len(found)} detections instead of {len(expected)}"
