@@ -121,7 +121,7 @@ def _failures(root: str, failures: dict[str, int]) -> str:
 
 
 def _speed(manifest: Manifest) -> str:
-    before = sum(manifest.stage_s[stage] for stage in ("model_files", "plan", "model_open"))
+    before = sum(manifest.stage_s[stage] for stage in ("model_files", "plan", "model_form", "model_open"))
     return (
         f"{manifest.pictures_per_s:.1f} pictures/s; {duration(manifest.stage_s['total'])} in all,"
         f" {duration(before)} of it before the first picture"
