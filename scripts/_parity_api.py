@@ -73,7 +73,8 @@ def make(config_file: str, pixels: str, folder: Path, seed: int, report: Callabl
     _detect(model, pictures[:1])  # makes the variables
     report("spreading its outputs")
     calls = _spread_as_it_flows(model)
-    _detect(model, pictures[:2])  # Mask R-CNN takes 3 GB for each
+    # Mask R-CNN takes 3 GB for each.
+    _detect(model, pictures[:2] if config.model.WhichOneof("model") == "faster_rcnn" else pictures)
     for layer, call in calls.items():
         layer.call = call
     tf.train.Checkpoint(model=model).save(str(scratch / "ckpt"))
@@ -143,7 +144,8 @@ def _spread_as_it_flows(model: Any) -> dict[Any, Callable[..., Any]]:
                 else:
                     # The last cell of most pictures is padding: all of it has one value, which shall be no high score.
                     factor *= tf.where(tf.reduce_mean(given[:, -1, -1], 0) > now, -1.0, 1.0)
-                    factor *= (value - mean) / tf.reduce_max((given - now) * factor)
+                    # Of few cells the greatest is near the mean: then it stays below, or rounding errors would grow.
+                    factor *= tf.minimum(1.5, (value - mean) / tf.reduce_max((given - now) * factor))
             elif kind == "greatest":
                 # A head that several levels share.
                 now, factor = mean, tf.minimum(1.0, (value - mean) / tf.reduce_max(given - mean))

@@ -72,6 +72,16 @@ def test_masks_and_keypoints_are_compared(key: str, shape: tuple[int, ...], what
     assert other.faults == [f"{what} differs by 0.01"]
 
 
+def test_raw_rows_may_change_places_but_not_differ() -> None:
+    api = np.arange(30.0).reshape(10, 3)
+    swapped = api[[0, 2, 1, *range(3, 10)]]
+    assert _parity.raw_difference(api, swapped) == 0
+    swapped[1, 0] += 0.5
+    assert _parity.raw_difference(api, swapped) == 0.5
+    doubled = api[[0, 1, 1, *range(3, 10)]]
+    assert _parity.raw_difference(api, doubled) > 0, "a row that is lost differs from all others"
+
+
 def test_a_family_that_there_is_not(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"there is no yolo\.config in .*: it has centernet_keypoints, "):
         _parity.main(["yolo", f"--work={tmp_path}"])
