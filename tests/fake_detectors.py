@@ -209,6 +209,16 @@ class Slow(ColourDetector):
         return super().detect(pictures)
 
 
+class Busy(ColourDetector):
+    """Takes 10 ms of CPU for a picture."""
+
+    def _detect(self, picture: Picture) -> Detections:
+        end = time.process_time() + 0.01
+        while time.process_time() < end:
+            pass
+        return super()._detect(picture)
+
+
 class Together(ColourDetector):
     """Pictures share calls, whatever their size; scores depend on how many there are, and on the place among them.
 

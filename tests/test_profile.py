@@ -34,7 +34,7 @@ def test_the_shares_add_up(seconds: list[float], wall_s: float, cores: int) -> N
 
 def test_a_run_shows_its_profile_and_keeps_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_pictures(tmp_path / "in", 12)
-    words = [f"--input={tmp_path}/in", f"--output={tmp_path}/out", "--model=tests.fake_detectors:colours"]
+    words = [f"--input={tmp_path}/in", f"--output={tmp_path}/out", "--model=tests.fake_detectors:Busy"]
     assert main(["detect", *words, "--profile", "--annotate"]) == 0
     said = capsys.readouterr().out
     lines = {name: float(share) for name, _, share in LINE.findall(said)}
