@@ -125,8 +125,8 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         "--model",
         default="coco-ssd",
         metavar="MODEL",
-        help="a name that `beam-detect models` lists, a folder with a SavedModel, a frozen graph, a .tflite file, the "
-        "URL of one of these or of a .tar.gz, or module:factory (%(default)s)",
+        help="a name that `beam-detect models` lists, a folder with a SavedModel or a checkpoint, a frozen graph, a "
+        ".tflite file, the URL of one of these or of a .tar.gz, or module:factory (%(default)s)",
     )
     model.add_argument(
         "--engine",
