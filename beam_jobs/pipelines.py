@@ -78,6 +78,15 @@ def detect(
     )
 
 
+def detect_in_order(
+    pipeline: beam.Pipeline, root: str, source: PoolSource, parts: range, group_size: int
+) -> beam.PCollection[int]:
+    """The same in one process, for the local engine."""
+    from beam_jobs.transforms.in_order import DetectInOrder
+
+    return pipeline | "DetectInOrder" >> DetectInOrder(root, source, parts, group_size)  # int
+
+
 def evaluate(
     pipeline: beam.Pipeline,
     root: str,

@@ -28,6 +28,7 @@ from beam_jobs.cli.detect_job import (
     with_form,
 )
 from beam_jobs.cli.detect_record import detector_record, dry_run, manifest_of, why_failed
+from beam_jobs.cli.importing import import_beam
 from beam_jobs.cli.profile import DetectStage, profile
 from beam_jobs.cli.progress import Progress, status
 from beam_jobs.cli.summary import LISTED_PICTURES, listing, say, summary
@@ -186,7 +187,7 @@ def _detect(
             return None
         source.lend(pool)
         stage = DetectStage(pool)
-        run = engine.run_local(root, source, len(plan.parts), job.part_size, group_size, beam_args)
+        run = engine.run_local(root, source, len(plan.parts), group_size, beam_args)
         return stage.cpu_s(run)
     except Exception as error:
         # Beam gives the error of a step as text. The pool has its own, whole.
@@ -209,6 +210,7 @@ def _threads(spec: DetectorSpec, info: DetectorInfo, processes: int) -> str:
 
 
 def _source(job: DetectJob, processes: int, beam_args: Sequence[str], verbose: bool) -> PoolSource:
+    import_beam()
     from apache_beam.utils.shared import Shared
 
     from beam_jobs.transforms.detect import PoolSource

@@ -31,7 +31,8 @@ def resize_bilinear(
     # Across first, as TensorFlow does, while a number is a byte. The channels of a pixel lie side by side.
     flat = picture.reshape(rows, columns * channels)
     if rows > 2 * height:  # those between are nobody's neighbours
-        above, below = _across(flat.take(np.concatenate([down.low, down.high]), axis=0), across).reshape(2, height, width * channels)
+        narrow = _across(flat.take(np.concatenate([down.low, down.high]), axis=0), across)
+        above, below = narrow[:height], narrow[height:]
     else:
         narrow = _across(flat, across)
         above, below = narrow.take(down.low, axis=0), narrow.take(down.high, axis=0)
