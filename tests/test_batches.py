@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from beam_jobs.cli.main import main
 from beam_jobs.detectors import catalogue, open_detector
 from beam_jobs.detectors.base import Detector, DetectorInfo, DoesNotFitError
-from beam_jobs.formats.tables import Rows
+from beam_jobs.formats.rows import Rows
 from beam_jobs.processes.calls import Answer, Caller
 from beam_jobs.processes.picture import PictureSettings, PictureWorker, Work
 from beam_jobs.processes.pool import DetectorPool
@@ -191,7 +191,7 @@ def test_kill_9_of_the_processes_changes_nothing(works) -> None:
         (child,) = pool._children
         os.kill(child._process.pid, signal.SIGKILL)
         (reply,) = future.result(60)
-        assert scores_of(Rows.decode(reply.rows)) == undisturbed
+        assert scores_of(Rows.of([reply.rows])) == undisturbed
         assert len(pool.loads) == 2
     finally:
         pool.close()

@@ -21,7 +21,8 @@ from pycocotools.cocoeval import COCOeval
 from beam_jobs.cli.main import main
 from beam_jobs.evaluation.outputs import Metrics
 from beam_jobs.formats.coco_keypoints import NAMES, SKELETON
-from beam_jobs.formats.tables import DETECTIONS, ImageFacts, Place, RowsBuilder
+from beam_jobs.formats.rows import ImageFacts, Place, RowsBuilder
+from beam_jobs.formats.tables import DETECTIONS
 from beam_jobs.records import BoxMasks, Detections, ImageKey
 from beam_jobs.runs.manifest import Manifest
 from tests.fake_detectors import POSE
@@ -280,4 +281,4 @@ def test_grids_stay_in_their_process():
     found = Detections(boxes, np.full(n, 0.5, np.float32), np.ones(n, np.int32), masks)
     builder = RowsBuilder("fake@1", {1: "red"})
     builder.image(ImageKey(7, "/in/a", "a"), Place(0), "/in/a", ImageFacts(640, 480, "PNG", 1, 99, "ab"), found, 0)
-    assert len(builder.finish().encode()) < masks.grids.nbytes / 5
+    assert len(builder.encode()) < masks.grids.nbytes / 5

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from beam_jobs.errors import JobError
 from beam_jobs.formats.coco_ids import load_image_ids
-from beam_jobs.formats.tables import RowsBuilder
+from beam_jobs.formats.rows import RowsBuilder
 from beam_jobs.matching import Found
 from beam_jobs.records import MAX_IMAGE_ID, image_id_of
 from beam_jobs.runs import plan as plans
@@ -105,5 +105,5 @@ def test_limit_takes_the_first_of_the_plan():
 def test_a_part_that_does_not_add_up_is_not_committed(tmp_path):
     planned, _, _ = arranged(files("a", "b"))
     with pytest.raises(JobError, match="2 inputs, of which 2 have no row"):
-        commit_part(str(tmp_path), 0, planned, [RowsBuilder("m", {}).finish().encode()])
+        commit_part(str(tmp_path), 0, planned, [RowsBuilder("m", {}).encode()])
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ import pytest
 from beam_jobs.detectors import catalogue
 from beam_jobs.detectors.base import DetectorSpec
 from beam_jobs.errors import JobError, UsageError
-from beam_jobs.formats.tables import Rows
+from beam_jobs.formats.rows import Rows
 from beam_jobs.processes.picture import PictureSettings, Work
 from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.records import ImageKey
@@ -34,7 +34,7 @@ def works(tmp_path: Path) -> tuple[Work, ...]:
 
 
 def outcome(pool: DetectorPool, group: tuple[Work, ...]) -> Rows:
-    return Rows.concat(Rows.decode(reply.rows) for reply in pool.submit(group).result(60))
+    return Rows.of(reply.rows for reply in pool.submit(group).result(60))
 
 
 def failures(rows: Rows) -> list[tuple[int, str, str]]:
@@ -94,7 +94,7 @@ def test_a_process_killed_from_outside_loses_nothing(works):
         time.sleep(0.5)
         for child in list(pool._children):
             os.kill(child._process.pid, signal.SIGKILL)
-        rows = Rows.concat(Rows.decode(reply.rows) for future in futures for reply in future.result(60))
+        rows = Rows.of(reply.rows for future in futures for reply in future.result(60))
         assert failures(rows) == []
         assert sorted(rows.tables["images"]["input"].to_pylist()) == list(range(10))
     finally:
@@ -104,7 +104,8 @@ def test_a_process_killed_from_outside_loses_nothing(works):
 def test_the_detector_is_loaded_once_a_process(works):
     pool = DetectorPool(spec("colours"), PictureSettings(), 2)
     try:
-        rows = Rows.concat(outcome(pool, (work,)) for work in works)
+        futures = [pool.submit((work,)) for work in works]
+        rows = Rows.of(reply.rows for future in futures for reply in future.result(60))
         timings = rows.tables["timings"].to_pylist()
         processes = {row["process"] for row in timings}
         assert sum(row["load_ms"] > 0 for row in timings) == len(processes) <= len(pool.loads) <= 2

@@ -61,10 +61,10 @@ def test_a_detector_process_of_litert_loads_only_what_it_needs() -> None:
     code = """
 import sys
 import beam_jobs.processes.child, beam_jobs.detectors.litert_detector
-from beam_jobs.formats.tables import RowsBuilder
+from beam_jobs.formats.rows import RowsBuilder
 from beam_jobs.processes.settings import keep_pandas_out
 keep_pandas_out()
-RowsBuilder("model", {}).finish().encode()
+RowsBuilder("model", {}).encode()
 print(sorted({"tensorflow", "apache_beam", "pandas", "pyarrow.dataset", "pyarrow.parquet"} & set(sys.modules)))
 import pyarrow
 print(len(pyarrow.table({"a": [1, 2]}).to_pandas()))

@@ -37,6 +37,11 @@ def shape_columns(detections: Detections, width: int, height: int) -> pa.Table:
     return pa.table(list(columns), schema=pa.schema(SHAPES))
 
 
+def null_shapes(rows: int) -> pa.Table:
+    """The columns of `SHAPES` for so many detections without masks and keypoints."""
+    return pa.table([pa.nulls(rows, each.type) for each in SHAPES], schema=pa.schema(SHAPES))
+
+
 def _masks(masks: BoxMasks | None, n: int, width: int, height: int) -> tuple[pa.Array, pa.Array]:
     if masks is None:
         return pa.nulls(n, _RLE), pa.nulls(n, pa.int32())

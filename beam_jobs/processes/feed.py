@@ -11,7 +11,7 @@ from typing import NamedTuple
 from beam_jobs import storage
 from beam_jobs.errors import InputError
 from beam_jobs.formats import tfrecord
-from beam_jobs.formats.tables import Place, RowsBuilder
+from beam_jobs.formats.rows import Place, RowsBuilder
 from beam_jobs.processes.picture import PictureSettings, Reply, Tally, Work
 from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.processes.reading import why_unreadable
@@ -142,4 +142,4 @@ class Feeder:
         if opened:
             rows.container(work.input, count)
         self._pool.add(tally)
-        self._ready.append(PartRows(part, rows.finish().encode()))
+        self._ready.append(PartRows(part, rows.encode()))

@@ -15,7 +15,8 @@ from beam_jobs.detectors.tiles import Tiling
 from beam_jobs.errors import InputError, JobError
 from beam_jobs.formats import tf_example
 from beam_jobs.formats.coco_ids import ImageIds
-from beam_jobs.formats.tables import STEPS, ImageFacts, Place, RowsBuilder
+from beam_jobs.formats.rows import ImageFacts, Place, RowsBuilder
+from beam_jobs.formats.tables import STEPS
 from beam_jobs.imaging.decode import MAX_PIXELS, Decoded, decode
 from beam_jobs.processes.annotate import Annotation, annotated
 from beam_jobs.processes.calls import Answer, Caller, Starting, batch_pixels
@@ -120,7 +121,7 @@ class Reply:
     """What became of a group of work.
 
     Args:
-        rows: encoded `Rows`.
+        rows: encoded, for `Rows.of`.
         containers: those that turned out to be TFRecord files: nothing has been read of them yet.
         tally: the counts of these rows.
         cpu_s: CPU seconds of the process, by `SPENT_STEPS`.
@@ -200,7 +201,7 @@ class PictureWorker:
                     self._finish(held, starting, rows, tally)
                     held = []
             self._finish(held, starting, rows, tally)
-        encoded = rows.finish().encode()
+        encoded = rows.encode()
         self._cpu.lap("rows")
         self._cpu.move(files.cpu_s, "infer", "read")  # that is when nearly all of it was done
         return Reply(encoded, tuple(containers), tally, self._cpu.take(), peak_rss())

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
 from beam_jobs.errors import InputError, JobError, UsageError
-from beam_jobs.formats.tables import RowsBuilder
+from beam_jobs.formats.rows import RowsBuilder
 from beam_jobs.processes.gpus import GPU_VARIABLE, visible_gpus
 from beam_jobs.processes.messages import Ready, Refused, Setup
 from beam_jobs.processes.picture import PictureSettings, Reply, Tally, Work, refuse
@@ -185,7 +185,7 @@ class DetectorPool:
         rows = RowsBuilder(self._setup.spec.label, self._setup.spec.categories)
         tally = Tally()
         refuse(work, work.name, error, rows, tally)
-        return Reply(rows.finish().encode(), (), tally)
+        return Reply(rows.encode(), (), tally)
 
     def _start(self, slot: int) -> _Child:
         """A process with its detector open. Tries again when one ends on the way there."""

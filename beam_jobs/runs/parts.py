@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from beam_jobs import storage
 from beam_jobs.errors import JobError
-from beam_jobs.formats.tables import DICTIONARY_COLUMNS, Rows, written
+from beam_jobs.formats.rows import Rows
+from beam_jobs.formats.tables import DICTIONARY_COLUMNS, written
 from beam_jobs.runs import layout
 from beam_jobs.runs.plan import PlannedInput
 
@@ -100,7 +101,7 @@ def commit_part(root: str, part: int, planned: Sequence[PlannedInput], encoded: 
     Raises:
         JobError: the rows do not account for every input exactly once.
     """
-    rows = Rows.concat(Rows.decode(data) for data in encoded)
+    rows = Rows.of(encoded)
     counts = _account(part, planned, rows)
     record = PartRecord(part, counts, _write_tables(root, part, rows))
     record.write(root)

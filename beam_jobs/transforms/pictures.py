@@ -12,7 +12,7 @@ from apache_beam.utils.shared import Shared
 
 from beam_jobs.detectors import catalogue
 from beam_jobs.detectors.tiles import Tiling
-from beam_jobs.formats.tables import Rows
+from beam_jobs.formats.rows import Rows
 from beam_jobs.processes.picture import PictureSettings, Work
 from beam_jobs.processes.select import Selection
 from beam_jobs.records import ImageKey, image_id_of
@@ -149,7 +149,7 @@ def group_of(paths: Sequence[str]) -> Group:
 
 def pictures_of(rows: tuple[int, bytes]) -> Iterator[DetectedPicture]:
     """The pictures among encoded rows."""
-    tables = Rows.decode(rows[1]).tables
+    tables = Rows.of([rows[1]]).tables
     # Detections are in the order of their images.
     found = map(_object, tables["detections"].to_pylist())
     for image in tables["images"].to_pylist():
@@ -160,7 +160,7 @@ def pictures_of(rows: tuple[int, bytes]) -> Iterator[DetectedPicture]:
 
 def failures_of(rows: tuple[int, bytes]) -> Iterator[FailedPicture]:
     """The failures among encoded rows."""
-    for failure in Rows.decode(rows[1]).tables["failures"].to_pylist():
+    for failure in Rows.of([rows[1]]).tables["failures"].to_pylist():
         yield FailedPicture(*(failure[name] for name in FailedPicture._fields))
 
 
