@@ -22,6 +22,7 @@ from beam_jobs.formats.tf_example import make_example
 from beam_jobs.formats.tfrecord import write_records
 from beam_jobs.records import image_id_of
 from beam_jobs.runs import layout
+from beam_jobs.runs.check import check_run
 from beam_jobs.runs.manifest import Manifest
 from tests.pictures import BLUE, GREEN, RED, encode, picture, write_pictures
 
@@ -30,6 +31,7 @@ FAKE = "--model=tests.fake_detectors:colours"
 
 def detect(output: Path, *words: str, model: str = FAKE, status: int = 0) -> Manifest:
     assert main(["detect", f"--output={output}", model, *words]) == status
+    assert list(check_run(str(output))) == []
     return Manifest.read(str(output))
 
 
@@ -343,7 +345,8 @@ def test_overwrite_replaces_the_run_and_nothing_else(tmp_path):
     (output / "images" / "mine.txt").write_text("keep me")
     (output / "notes").mkdir()
     (output / "notes" / "mine.txt").write_text("keep me")
-    detect(output, f"--input={tmp_path}/in/picture-0000.png", "--overwrite")
+    assert main(["detect", f"--output={output}", FAKE, f"--input={tmp_path}/in/picture-0000.png", "--overwrite"]) == 0
+    assert list(check_run(str(output))) == ["images/mine.txt is not in the manifest"]
     left = {str(p.relative_to(output)) for p in output.rglob("*") if p.is_file()}
     assert {"images/mine.txt", "notes/mine.txt"} <= left
     assert {path for path in left if path.endswith(".parquet")} == {

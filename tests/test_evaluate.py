@@ -26,6 +26,7 @@ from beam_jobs.evaluation.shards import store_results
 from beam_jobs.formats.evaluated import EVALUATION_FILES
 from beam_jobs.formats.tf_example import make_example
 from beam_jobs.formats.tfrecord import write_records
+from beam_jobs.runs.check import check_run
 from beam_jobs.runs.manifest import Manifest
 from tests.pictures import GREEN, RED, encode, picture, write_pictures
 
@@ -100,6 +101,7 @@ def test_one_pass_and_two_give_what_pycocotools_gives(folder, tmp_path, capsys):
 
 
 def test_the_run_lists_its_evaluation_and_keeps_low_scores(folder):
+    assert list(check_run(str(folder / "run"))) == []
     manifest = Manifest.read(str(folder / "run"))
     listed = {file.path for file in manifest.files if file.path.startswith("evaluation/")}
     assert listed == {f"evaluation/{name}" for name in EVALUATION_FILES}

@@ -62,6 +62,17 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_report(report)
+    check = commands.add_parser(
+        "check",
+        help="whether a finished run is whole",
+        description="Reads a finished run again, and says what is wrong with it: files that are missing or "
+        "changed, rows that do not add up, boxes outside pictures, COCO files that tell something else. "
+        "Exit status 1 if anything is.",
+        epilog="Flags of Beam's that a file system needs are passed on.",
+        allow_abbrev=False,
+    )
+    check.add_argument("run", metavar="RUN_DIR", help="the folder of a finished run")
+    _switch(check, "verbose", "show tracebacks")
     models = commands.add_parser(
         "models",
         help="list, show, fetch, verify and remove detectors",

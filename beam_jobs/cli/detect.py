@@ -140,7 +140,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             source = replace(source, settings=job.settings, processes=processes)
             cpu_s = _detect(root, plan, job, source, pool if local else None, beam_args)
         with stages.time("finalise"), status("writing the COCO files and the manifest …"):
-            outcome = finalise(root, plan, job.spec.categories, f"Pictures seen by {job.spec.name}, beam-detect")
+            outcome = finalise(root, plan)
     detector = detector_record(outcome.detector, job.spec, pool if local else None)
     outcome = replace(outcome, detector=detector)
     manifest = manifest_of(options, job, info, matches, plan, outcome, stages.seconds, started, command)

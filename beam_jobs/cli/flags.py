@@ -60,6 +60,7 @@ def _all_flags(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 #: What a word is, that stands where none is looked for.
 _STRAY = {
+    "check": "`check` takes one folder",
     "compare": "`compare` takes two sources, A and B; Beam's flags follow",
     "evaluate": "Detections are given as --detections SOURCE, the truth as --ground_truth SOURCE",
     "report": "`report` takes one folder",
