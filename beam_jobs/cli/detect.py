@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from beam_jobs import pipelines, storage
-from beam_jobs.cli import engine, interrupt
+from beam_jobs import engines, pipelines, storage
+from beam_jobs.cli import interrupt
 from beam_jobs.cli.detect_job import (
     check_evaluated,
     evaluation_of,
@@ -32,6 +32,7 @@ from beam_jobs.cli.profile import DetectStage, profile
 from beam_jobs.cli.progress import Progress, status
 from beam_jobs.cli.summary import LISTED_PICTURES, listing, say, summary
 from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
+from beam_jobs.engines.local import run_local
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.formats.evaluated import EVALUATION_FILES
 from beam_jobs.pipelines import DetectJob
@@ -109,7 +110,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             job = replace(job, spec=with_form(job.spec, planner))
         processes = processes_for(options, planner)
         # On another runner the detector is opened here only to see whether it can be.
-        local = engine.is_local(beam_args)
+        local = engines.is_local(beam_args)
         here = processes if local else 1
         pool = DetectorPool(job.spec, job.settings, here, beam_args=beam_args, verbose=options.verbose)
         stack.callback(pool.close)
@@ -182,15 +183,15 @@ def _detect(
     try:
         if pool is None:
             parts = range(len(plan.parts))
-            engine.run_once(lambda pipeline: pipelines.detect(pipeline, root, source, parts, group_size), beam_args)
+            engines.run_once(lambda pipeline: pipelines.detect(pipeline, root, source, parts, group_size), beam_args)
             return None
         source.lend(pool)
         stage = DetectStage(pool)
-        run = engine.run_local(root, source, len(plan.parts), job.part_size, group_size, beam_args)
+        run = run_local(root, source, len(plan.parts), job.part_size, group_size, beam_args)
         return stage.cpu_s(run)
     except Exception as error:
         # Beam gives the error of a step as text. The pool has its own, whole.
-        raise (pool.error if pool and pool.error else JobError(engine.reason(error))) from error
+        raise (pool.error if pool and pool.error else JobError(engines.reason(error))) from error
 
 
 def _settled(job: DetectJob, info: DetectorInfo) -> DetectJob:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_jobs import storage
-from beam_jobs.cli import engine, interrupt
+from beam_jobs import engines, storage
+from beam_jobs.cli import interrupt
 from beam_jobs.cli.categories import chosen_ids
 from beam_jobs.cli.output_folder import check_output, make_output
 from beam_jobs.cli.progress import status
@@ -181,15 +181,15 @@ def _evaluated(
 
     root = request.output
     try:
-        engine.run_once(
+        engines.run_once(
             lambda pipeline: pipelines.evaluate(pipeline, root, sources, shards, groups, settings, categories),
             beam_args,
         )
     except (ValueError, UsageError) as error:
         # Beam keeps the kind of an error that a step raises in this process.
-        raise UsageError(f"The detections cannot be evaluated so: {engine.reason(error)}.") from error
+        raise UsageError(f"The detections cannot be evaluated so: {engines.reason(error)}.") from error
     except Exception as error:
-        raise JobError(engine.reason(error)) from error
+        raise JobError(engines.reason(error)) from error
     sums = Sums.from_bytes(storage.read_bytes(storage.join(root, SUMS)))
     if sums.counts["unknown_categories"] and not sums.counts["detections"] + sums.counts["other_categories"]:
         raise UsageError(

@@ -1,0 +1,66 @@
+"""What runs the pipelines: the local engine, or a runner of Beam's.
+
+A runner with flags that a user need not know has a module here, with a function `completed` that fills them in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from beam_jobs.errors import UsageError
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+
+#: Names of the local engine. It is pinned: Beam's own DirectRunner tries others first, one of which it downloads.
+LOCAL = ("DirectRunner", "direct")
+
+
+def runner_name(beam_args: Sequence[str]) -> str:
+    """The last part of `--runner`'s name in these flags of Beam's. Imports Beam if there are any."""
+    if not beam_args:
+        return LOCAL[0]
+    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+    runner = PipelineOptions(list(beam_args)).view_as(StandardOptions).runner
+    return LOCAL[0] if runner is None else str(runner).rpartition(".")[2]
+
+
+def is_local(beam_args: Sequence[str]) -> bool:
+    """Whether these flags of Beam's leave the job to the local engine. Imports Beam if there are any.
+
+    Raises:
+        UsageError: they name a runner that Beam does not have, or cannot load.
+    """
+    if runner_name(beam_args) in LOCAL:
+        return True
+    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+    from apache_beam.runners.runner import create_runner
+
+    runner = PipelineOptions(list(beam_args)).view_as(StandardOptions).runner
+    try:
+        create_runner(runner)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"--runner {runner} cannot be used: {error}") from error
+    return False
+
+
+def run_once(build: Callable[[beam.Pipeline], object], beam_args: Sequence[str]) -> None:
+    """Runs one pipeline, in this process or where the flags say, and waits for it."""
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+    runner = FnApiRunner() if is_local(beam_args) else None
+    with beam.Pipeline(runner=runner, options=PipelineOptions(list(beam_args))) as pipeline:
+        build(pipeline)
+
+
+def reason(error: Exception) -> str:
+    """Why a pipeline failed, in one line: Beam gives the error of a step as text, with its traceback."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    last = (lines[-1].strip() if lines else type(error).__name__).split(" [while running")[0]
+    # "beam_jobs.errors.JobError: the message [while running 'the step']"
+    head, _, message = last.partition(": ")
+    return message if message and " " not in head else last
