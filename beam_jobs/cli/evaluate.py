@@ -74,6 +74,9 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     root = options.output if storage.is_remote(options.output) else os.path.abspath(options.output)
     if beam_args:
         storage.set_options(beam_args)
+        beam_args = engines.completed(beam_args)
+        named = (("--detections", options.detections), ("--output", options.output))
+        engines.check_paths(beam_args, named)
     check_output(
         root,
         options.output,

@@ -5,13 +5,14 @@ A runner with flags that a user need not know has a module here, with a function
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from beam_jobs.errors import UsageError
 
 if TYPE_CHECKING:
     import apache_beam as beam
+    from apache_beam.runners.runner import PipelineResult
 
 #: Names of the local engine. It is pinned: Beam's own DirectRunner tries others first, one of which it downloads.
 LOCAL = ("DirectRunner", "direct")
@@ -44,6 +45,56 @@ def is_local(beam_args: Sequence[str]) -> bool:
     except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"--runner {runner} cannot be used: {error}") from error
     return False
+
+
+def completed(beam_args: Sequence[str]) -> list[str]:
+    """Beam's flags with those added that the runner needs and a user need not know; what is given already stays.
+
+    Raises:
+        UsageError: a flag that the runner needs is missing or wrong.
+    """
+    if runner_name(beam_args) == "DataflowRunner":
+        from beam_jobs.engines import dataflow
+
+        return dataflow.completed(beam_args)
+    return list(beam_args)
+
+
+def check_paths(
+    beam_args: Sequence[str], paths: Iterable[tuple[str, str]], in_image: Iterable[tuple[str, str]] = ()
+) -> None:
+    """Refuses files and folders that the runner's workers could not open, as far as that can be known.
+
+    Args:
+        paths: flags, and what they name.
+        in_image: the same, of what an image of the workers may hold.
+
+    Raises:
+        UsageError: one is on this machine, and the workers are not.
+    """
+    if runner_name(beam_args) == "DataflowRunner":
+        from beam_jobs.engines import dataflow
+
+        dataflow.check_paths(beam_args, paths, in_image)
+
+
+def submit(build: Callable[[beam.Pipeline], object], beam_args: Sequence[str]) -> PipelineResult:
+    """Gives a pipeline to the runner that the flags name, and does not wait for it."""
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    pipeline = beam.Pipeline(options=PipelineOptions(list(beam_args)))
+    build(pipeline)
+    return pipeline.run()
+
+
+def described(result: PipelineResult, beam_args: Sequence[str]) -> list[tuple[str, str]]:
+    """What is to be said of a job that was submitted, as pairs of a name and a text."""
+    if runner_name(beam_args) == "DataflowRunner":
+        from beam_jobs.engines import dataflow
+
+        return dataflow.described(result, beam_args)
+    return []
 
 
 def run_once(build: Callable[[beam.Pipeline], object], beam_args: Sequence[str]) -> None:
