@@ -78,6 +78,15 @@ def detect(
     )
 
 
+def detect_and_finish(
+    pipeline: beam.Pipeline, root: str, source: PoolSource, parts: range, group_size: int
+) -> beam.PCollection[str]:
+    """Adds to a pipeline the detection of all parts, and the end of the run after them; yields the manifest's path."""
+    from beam_jobs.transforms.finish import FinishRun
+
+    return detect(pipeline, root, source, parts, group_size) | "FinishRun" >> FinishRun(root)
+
+
 def evaluate(
     pipeline: beam.Pipeline,
     root: str,

@@ -15,23 +15,26 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from beam_jobs import pipelines, storage
-from beam_jobs.cli import engine, interrupt
+from beam_jobs import engines, pipelines, storage
+from beam_jobs.cli import interrupt
 from beam_jobs.cli.detect_job import (
     check_evaluated,
+    check_paths,
     evaluation_of,
     job_of,
     match_inputs,
     not_below,
+    not_here,
     processes_for,
     truth_and_ids,
     with_form,
 )
-from beam_jobs.cli.detect_record import detector_record, dry_run, manifest_of, why_failed
+from beam_jobs.cli.detect_record import dry_run, launch_of, why_failed
 from beam_jobs.cli.profile import DetectStage, profile
 from beam_jobs.cli.progress import Progress, status
-from beam_jobs.cli.summary import LISTED_PICTURES, listing, say, summary
+from beam_jobs.cli.summary import LISTED_PICTURES, listing, say, submitted, summary
 from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
+from beam_jobs.engines.local import run_local
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.formats.evaluated import EVALUATION_FILES
 from beam_jobs.pipelines import DetectJob
@@ -39,19 +42,21 @@ from beam_jobs.processes.calls import batch_pixels
 from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.processes.settings import process_settings
 from beam_jobs.runs import layout
-from beam_jobs.runs.finalise import finalise
+from beam_jobs.runs.completion import Launch, complete
 from beam_jobs.runs.folder import check_output, remove_run
-from beam_jobs.runs.manifest import (
-    mark_success,
-)
+from beam_jobs.runs.manifest import Manifest, mark_success
 from beam_jobs.runs.parts import file_record
 from beam_jobs.runs.plan import Plan, Planner
 
 if TYPE_CHECKING:
+    from apache_beam.runners.runner import PipelineResult
+
     from beam_jobs.transforms.detect import PoolSource
 
 #: Inputs that a detector process is given at a time: at most; and where pictures share calls, which depends on it.
 GROUP_SIZE, SHARING_GROUP_SIZE = 16, 32
+#: Detector processes of a job whose runner decides it: what few inputs are divided for.
+MANY_PROCESSES = 64
 DEFAULT_MIN_SCORE = 0.05
 
 DONE, FAILED = 0, 1
@@ -84,6 +89,11 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
     root = options.output if storage.is_remote(options.output) else os.path.abspath(options.output)
     if beam_args:
         storage.set_options(beam_args)
+        beam_args = engines.completed(beam_args)
+        check_paths(options, beam_args)
+    local = engines.is_local(beam_args)
+    if options.no_wait and local:
+        raise UsageError("--no_wait: the local engine ends with this program. Leave it out, or name a --runner.")
     check_output(root, overwrite=options.overwrite)
     if options.iou_type != "bbox" and not options.ground_truth:
         raise UsageError(f"--iou_type {options.iou_type} says what is evaluated: give --ground_truth SOURCE as well.")
@@ -93,23 +103,22 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         raise UsageError("--tile_overlap says how much tiles have in common: give --tile N as well.")
     if options.min_score is None:
         options.min_score = 0.0 if options.ground_truth else DEFAULT_MIN_SCORE  # a cut lowers AP
-    with ExitStack() as stack, stages.time("total"):
+    with ExitStack() as stack:
         with stages.time("model_files"):
             job = job_of(options, root)
         with stages.time("plan"), status("looking for the inputs …"):
             truth, image_ids = truth_and_ids(options, root, job)
             planner = stack.enter_context(Planner(image_ids))
             matches = match_inputs(options)
-            planner.add(not_below(root, matches))
+            planner.add(not_below(root, not_here(options, beam_args, matches)))
             planner.arrange(options.limit)
         if options.dedupe:
             with stages.time("dedupe"), status("looking for files of the same content …"):
                 planner.dedupe(job.settings.max_bytes)
         with stages.time("model_form"):
             job = replace(job, spec=with_form(job.spec, planner))
-        processes = processes_for(options, planner)
+        processes = processes_for(options, planner, local=local)
         # On another runner the detector is opened here only to see whether it can be.
-        local = engine.is_local(beam_args)
         here = processes if local else 1
         pool = DetectorPool(job.spec, job.settings, here, beam_args=beam_args, verbose=options.verbose)
         stack.callback(pool.close)
@@ -121,13 +130,13 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             info = pool.ready()
         job = _settled(job, info)
         check_evaluated(options.iou_type, job.spec.name, info)
-        _LOGGER.info("%s", _threads(job.spec, info, processes))
         if not local:
             pool.close()
         elif not (info.on_gpu or options.workers or processes == 1):
             # A GPU that TensorFlow cannot use.
             pool.grow(len(os.sched_getaffinity(0)))
             processes = pool.size
+        _LOGGER.info("%s", _threads(job.spec, info, processes, local=local))
         if options.dry_run:
             say(dry_run(options, job, planner, matches, info, processes))
             return DONE
@@ -136,18 +145,23 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             if options.overwrite:
                 remove_run(root)
             plan = _write_plan(planner, root, job)
-        with stages.time("detect"), Progress(plan.inputs, pool.tally):
-            source = replace(source, settings=job.settings, processes=processes)
-            cpu_s = _detect(root, plan, job, source, pool if local else None, beam_args)
-        with stages.time("finalise"), status("writing the COCO files and the manifest …"):
-            outcome = finalise(root, plan)
-    detector = detector_record(outcome.detector, job.spec, pool if local else None)
-    outcome = replace(outcome, detector=detector)
-    manifest = manifest_of(options, job, info, matches, plan, outcome, stages.seconds, started, command)
-    manifest = msgspec.structs.replace(manifest, cpu_s=cpu_s)
-    manifest.write(root)
+        evaluate_here = truth is not None and not options.no_wait
+        seconds = stages.seconds
+        launch = launch_of(options, job, info, matches, plan, seconds, started, command, evaluate=evaluate_here)
+        source = replace(source, settings=job.settings, processes=processes)
+        group_size = job.group_size or max(1, min(GROUP_SIZE, plan.inputs // (4 * (processes or MANY_PROCESSES))))
+        if local:
+            manifest = _run_here(root, plan, job, source, group_size, launch, pool, beam_args)
+        else:
+            launch.write(root)
+            result = _submit(root, plan, source, group_size, beam_args)
+            interrupt.left_behind[:] = [f"The job goes on; {options.output} is complete when it has {layout.MANIFEST}."]
+            say(submitted(options, engines.described(result, beam_args)))
+            if options.no_wait:
+                return DONE
+            manifest = _wait(root, result)
     evaluated = None
-    if truth is not None and manifest.status == "succeeded":
+    if evaluate_here and manifest.status == "succeeded":
         from beam_jobs.cli.evaluate import evaluate
 
         evaluated = evaluate(evaluation_of(options, root, job), beam_args, truth)
@@ -161,36 +175,63 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         say("\n" + listing(root, manifest, options.annotate_min_score))
     if evaluated is not None:
         say(f"\n{evaluated.text}")
-    if options.profile and cpu_s is not None:
+    if options.profile and manifest.cpu_s is not None:
         cores = len(os.sched_getaffinity(0))
-        say("\n" + profile(cpu_s, stages.seconds["detect"], cores, manifest.counts.inputs))
+        say("\n" + profile(manifest.cpu_s, manifest.stage_s["detect"], cores, manifest.counts.inputs))
     if manifest.status == "failed":
         print(f"\nbeam-detect: {why_failed(options, manifest)}", file=sys.stderr)
         return FAILED
     return DONE
 
 
-def _detect(
-    root: str, plan: Plan, job: DetectJob, source: PoolSource, pool: DetectorPool | None, beam_args: Sequence[str]
-) -> dict[str, float] | None:
-    """Does all parts of the plan: in this process and with its `pool`, or where the flags say.
+def _run_here(
+    root: str,
+    plan: Plan,
+    job: DetectJob,
+    source: PoolSource,
+    group_size: int,
+    launch: Launch,
+    pool: DetectorPool,
+    beam_args: Sequence[str],
+) -> Manifest:
+    """Does all parts of the plan in this process and with its `pool`, and what follows them."""
+    with Progress(plan.inputs, pool.tally):
+        try:
+            source.lend(pool)
+            stage = DetectStage(pool)
+            done = run_local(root, source, len(plan.parts), job.part_size, group_size, beam_args)
+        except Exception as error:
+            # Beam gives the error of a step as text. The pool has its own, whole.
+            raise (pool.error or JobError(engines.reason(error))) from error
+        cpu_s = stage.cpu_s(done)
+    with status("writing the COCO files and the manifest …"):
+        loads = pool.loads
+        if not loads:
+            return complete(root, launch, cpu_s=cpu_s)
+        model_mb = round(sum(load.bytes for load in loads) / len(loads) / 1e6)
+        return complete(root, launch, cpu_s=cpu_s, model_mb=model_mb, rss_mb=round(pool.peak_rss / 1e6))
 
-    Returns:
-        CPU seconds by step, if they were spent here.
-    """
-    group_size = job.group_size or max(1, min(GROUP_SIZE, plan.inputs // (4 * source.processes)))
+
+def _submit(root: str, plan: Plan, source: PoolSource, group_size: int, beam_args: Sequence[str]) -> PipelineResult:
+    """Gives the whole job to the runner that the flags name."""
+    parts = range(len(plan.parts))
     try:
-        if pool is None:
-            parts = range(len(plan.parts))
-            engine.run_once(lambda pipeline: pipelines.detect(pipeline, root, source, parts, group_size), beam_args)
-            return None
-        source.lend(pool)
-        stage = DetectStage(pool)
-        run = engine.run_local(root, source, len(plan.parts), job.part_size, group_size, beam_args)
-        return stage.cpu_s(run)
+        with status("submitting the job …"):
+            return engines.submit(
+                lambda pipeline: pipelines.detect_and_finish(pipeline, root, source, parts, group_size), beam_args
+            )
     except Exception as error:
-        # Beam gives the error of a step as text. The pool has its own, whole.
-        raise (pool.error if pool and pool.error else JobError(engine.reason(error))) from error
+        raise JobError(engines.reason(error)) from error
+
+
+def _wait(root: str, result: PipelineResult) -> Manifest:
+    """The manifest of a job that runs elsewhere, when it is done."""
+    try:
+        with status("the job runs …"):
+            result.wait_until_finish()
+    except Exception as error:
+        raise JobError(engines.reason(error)) from error
+    return Manifest.read(root)
 
 
 def _settled(job: DetectJob, info: DetectorInfo) -> DetectJob:
@@ -200,11 +241,12 @@ def _settled(job: DetectJob, info: DetectorInfo) -> DetectJob:
     return replace(job, settings=settings, group_size=SHARING_GROUP_SIZE if pixels else None)
 
 
-def _threads(spec: DetectorSpec, info: DetectorInfo, processes: int) -> str:
+def _threads(spec: DetectorSpec, info: DetectorInfo, processes: int, *, local: bool) -> str:
     settings = " ".join(f"{name}={value}" for name, value in process_settings(spec.threads).items())
+    where = f"for {len(os.sched_getaffinity(0))} cores" if local else "a worker"
     return (
-        f"{processes} detector processes for {len(os.sched_getaffinity(0))} cores, {spec.threads} threads a call of"
-        f" {info.engine}, each with {settings}; Beam: one bundle at a time, in this process"
+        f"{processes or 'As many as suit it'} detector processes {where}, {spec.threads} threads a call of"
+        f" {info.engine}, each with {settings}" + ("; Beam: one bundle at a time, in this process" if local else "")
     )
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from beam_jobs import matching, storage
+from beam_jobs import engines, matching, storage
 from beam_jobs.cli.categories import chosen_ids
 from beam_jobs.cli.progress import Transfer
 from beam_jobs.cli.sample import sample_pictures
@@ -127,6 +127,27 @@ def match_inputs(options: argparse.Namespace) -> matching.Matches:
     return matching.match(options.input, root=options.root)
 
 
+def check_paths(options: argparse.Namespace, beam_args: Sequence[str]) -> None:
+    """Refuses what is on this machine, if the workers are not.
+
+    Raises:
+        UsageError: it names the flag.
+    """
+    model = [("--model", options.model)] if os.path.exists(options.model) else []
+    named = [("--output", options.output), *(("--input", pattern) for pattern in options.input)]
+    engines.check_paths(beam_args, named, in_image=model)
+
+
+def not_here(options: argparse.Namespace, beam_args: Sequence[str], found: Iterable[Found]) -> Iterator[Found]:
+    """The inputs, none of which may be on this machine, if the workers are not: a list's lines may name anything."""
+    if options.input_list and not engines.is_local(beam_args):
+        for one in found:
+            engines.check_paths(beam_args, [("--input_list: the input", one.uri)])
+            yield one
+    else:
+        yield from found
+
+
 def not_below(root: str, found: Iterable[Found]) -> Iterator[Found]:
     """The inputs, none of which may be what an earlier run wrote to `root`: it is there only to be replaced."""
     prefixes = {root.rstrip("/") + "/"} | (set() if storage.is_remote(root) else {os.path.realpath(root) + "/"})
@@ -139,10 +160,16 @@ def not_below(root: str, found: Iterable[Found]) -> Iterator[Found]:
         yield one
 
 
-def processes_for(options: argparse.Namespace, planner: Planner) -> int:
-    """How many detector processes: as many as asked for, one for a few pictures, else what suits the host."""
+def processes_for(options: argparse.Namespace, planner: Planner, *, local: bool) -> int:
+    """How many detector processes a worker has: as many as asked for, one for a few pictures, else what suits the host.
+
+    Returns:
+        0 where only the worker can know that.
+    """
     if options.workers:
         return int(options.workers)
+    if not local:
+        return 0
     if planner.inputs <= FEW_INPUTS and planner.bytes <= FEW_BYTES:
         return 1
     return suitable_processes()

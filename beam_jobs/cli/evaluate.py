@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_jobs import storage
-from beam_jobs.cli import engine, interrupt
+from beam_jobs import engines, storage
+from beam_jobs.cli import interrupt
 from beam_jobs.cli.categories import chosen_ids
 from beam_jobs.cli.output_folder import check_output, make_output
 from beam_jobs.cli.progress import status
@@ -74,6 +74,9 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     root = options.output if storage.is_remote(options.output) else os.path.abspath(options.output)
     if beam_args:
         storage.set_options(beam_args)
+        beam_args = engines.completed(beam_args)
+        named = (("--detections", options.detections), ("--output", options.output))
+        engines.check_paths(beam_args, named)
     check_output(
         root,
         options.output,
@@ -181,15 +184,15 @@ def _evaluated(
 
     root = request.output
     try:
-        engine.run_once(
+        engines.run_once(
             lambda pipeline: pipelines.evaluate(pipeline, root, sources, shards, groups, settings, categories),
             beam_args,
         )
     except (ValueError, UsageError) as error:
         # Beam keeps the kind of an error that a step raises in this process.
-        raise UsageError(f"The detections cannot be evaluated so: {engine.reason(error)}.") from error
+        raise UsageError(f"The detections cannot be evaluated so: {engines.reason(error)}.") from error
     except Exception as error:
-        raise JobError(engine.reason(error)) from error
+        raise JobError(engines.reason(error)) from error
     sums = Sums.from_bytes(storage.read_bytes(storage.join(root, SUMS)))
     if sums.counts["unknown_categories"] and not sums.counts["detections"] + sums.counts["other_categories"]:
         raise UsageError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from beam_jobs.cli.engine import LocalRun
+from beam_jobs.engines.local import LocalRun
 from beam_jobs.processes.pool import DetectorPool
 
 #: The lines of the table, and what of the detector processes' steps (`SPENT_STEPS`) is in each.

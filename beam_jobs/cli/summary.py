@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -68,6 +69,24 @@ def summary(root: str, manifest: Manifest) -> str:
     report = f"{layout.EVALUATION_FOLDER}/{EVALUATION_FILES[-1]}"
     if any(file.path == report for file in manifest.files):
         lines.append(("evaluation", storage.join(root, report)))
+    return "\n".join(f"{name:<13} {printable(text)}" for name, text in lines)
+
+
+def submitted(options: argparse.Namespace, job: Sequence[tuple[str, str]]) -> str:
+    """What is said of a job that was given to a runner.
+
+    Args:
+        job: what the runner has to say, as pairs of a name and a text.
+    """
+    lines = [*job, ("outputs", f"{options.output}: complete when it has {layout.MANIFEST}")]
+    if options.no_wait and options.ground_truth:
+        folder = storage.join(options.output, layout.EVALUATION_FOLDER)
+        kind = "" if options.iou_type == "bbox" else f" --iou_type {options.iou_type}"
+        command = (
+            f"beam-detect evaluate --detections {options.output} --ground_truth {options.ground_truth}"
+            f"{kind} --output {folder}"
+        )
+        lines.append(("evaluation", f"then: {command}"))
     return "\n".join(f"{name:<13} {printable(text)}" for name, text in lines)
 
 

@@ -117,7 +117,7 @@ def _owned(root: str, plan: Plan) -> Iterator[str]:
     shards = f"{evaluation}/{SHARDS_FOLDER}"
     yield from (f"{shards}/{name}" for name in _names(storage.join(root, shards)))
     yield from map(layout.plan_slice, range(-(-len(plan.parts) // PARTS_A_SLICE)))
-    yield layout.IMAGE_IDS
+    yield from (layout.IMAGE_IDS, layout.LAUNCH)
 
 
 def _annotated(root: str, part: int) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What runs the pipelines: the local engine, or a runner of Beam's.
+"""The local engine.
 
 Beam's in-memory runner holds what is between two steps in memory, and returns only at the end. So a local run is a
 series of pipelines, each over so many parts that Beam's fixed cost does not count and its memory stays bounded; the
@@ -8,47 +8,20 @@ detector processes live on from one to the next. Elsewhere the whole run is one 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from beam_jobs import pipelines
-from beam_jobs.errors import UsageError
 
 if TYPE_CHECKING:
-    import apache_beam as beam
-
     from beam_jobs.transforms.detect import PoolSource
 
-#: Names of the local engine. It is pinned: Beam's own DirectRunner tries others first, one of which it downloads.
-LOCAL = ("DirectRunner", "direct")
 #: A pipeline's fixed cost is about 0.7 s; in one of this length it is below 1%.
 SLICE_SECONDS = 80.0
 #: Of the first slice, while nobody knows how long one takes: 7 s of a quick detector, half an hour of a slow one.
 FIRST_INPUTS = 1000
 #: Bounds the rows in memory: 32 parts of 500 pictures with 100 detections each are about 100 MB.
 MAX_SLICE_PARTS = 32
-
-
-def is_local(beam_args: Sequence[str]) -> bool:
-    """Whether these flags of Beam's leave the job to the local engine. Imports Beam if there are any.
-
-    Raises:
-        UsageError: they name a runner that Beam does not have, or cannot load.
-    """
-    if not beam_args:
-        return True
-    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-
-    runner = PipelineOptions(list(beam_args)).view_as(StandardOptions).runner
-    if runner is None or runner.rpartition(".")[2] in LOCAL:
-        return True
-    from apache_beam.runners.runner import create_runner
-
-    try:
-        create_runner(runner)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"--runner {runner} cannot be used: {error}") from error
-    return False
 
 
 class LocalRun(NamedTuple):
@@ -81,23 +54,3 @@ def run_local(
         first = todo.stop
         write_cpu_us += sum(each.result for each in pipeline.result.metrics().query(written)["counters"])
     return LocalRun(write_cpu_us / 1e6)
-
-
-def run_once(build: Callable[[beam.Pipeline], object], beam_args: Sequence[str]) -> None:
-    """Runs one pipeline, in this process or where the flags say, and waits for it."""
-    import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
-    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-
-    runner = FnApiRunner() if is_local(beam_args) else None
-    with beam.Pipeline(runner=runner, options=PipelineOptions(list(beam_args))) as pipeline:
-        build(pipeline)
-
-
-def reason(error: Exception) -> str:
-    """Why a pipeline failed, in one line: Beam gives the error of a step as text, with its traceback."""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    last = (lines[-1].strip() if lines else type(error).__name__).split(" [while running")[0]
-    # "beam_jobs.errors.JobError: the message [while running 'the step']"
-    head, _, message = last.partition(": ")
-    return message if message and " " not in head else last
