@@ -33,7 +33,7 @@ from beam_jobs.report.content import GalleryItem, GalleryKind
 
 #: An image is judged by its detections of this IoU and score: COCO's mildest, and what is commonly shown to people.
 IMAGE_IOU, IMAGE_SCORE = 0.5, 0.3
-#: Samples times detections that one process does before others would have started.
+#: Samples times the work of one, which one process does before others would have started: a second.
 FEW = 50_000_000
 
 
@@ -110,7 +110,7 @@ def _settings(options: argparse.Namespace, truth: GroundTruth) -> EvaluationSett
 def _processes(options: argparse.Namespace, pair: bootstrap.Pair) -> int:
     if options.workers:
         return int(options.workers)
-    few = options.samples * (pair.a.detections + pair.b.detections) <= FEW
+    few = options.samples * (pair.a.work + pair.b.work) <= FEW
     return 1 if few else len(os.sched_getaffinity(0))
 
 
