@@ -25,6 +25,7 @@ from beam_jobs.cli.detect_job import (
     not_below,
     processes_for,
     truth_and_ids,
+    warn_of_runs,
     with_form,
 )
 from beam_jobs.cli.detect_record import detector_record, dry_run, manifest_of, why_failed
@@ -102,6 +103,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             matches = match_inputs(options)
             planner.add(not_below(root, matches))
             planner.arrange(options.limit)
+        warn_of_runs(matches)
         if options.dedupe:
             with stages.time("dedupe"), status("looking for files of the same content …"):
                 planner.dedupe(job.settings.max_bytes)

@@ -120,6 +120,7 @@ def _inputs(manifest: Manifest) -> str:
         (inputs.hidden_skipped, "skipped: the name starts with a dot"),
         (inputs.folder_links_skipped, "skipped: link to a folder"),
         (inputs.special_files_skipped, "skipped: not a regular file"),
+        (inputs.runs_skipped, "skipped: what an earlier run wrote"),
     ):
         if number:
             words.append(f"{number:,} {text}")

@@ -40,6 +40,7 @@ class InputsRecord(msgspec.Struct, frozen=True):
     hidden_skipped: int
     folder_links_skipped: int
     special_files_skipped: int
+    runs_skipped: int = 0
 
 
 class DetectorRecord(msgspec.Struct, frozen=True):
