@@ -258,8 +258,8 @@ def test_command(files, tmp_path, capsys):
     output = tmp_path / "comparison"
     assert main(command(files, output)) == 0
     shown = capsys.readouterr().out
-    assert "warning: 1 images are in A only: for B their truths count as missed" in shown
-    assert "1 images of B are not in the ground truth: image_id 999" in shown
+    assert "warning: 1 image is in A only: for B their truths count as missed" in shown
+    assert "1 image of B is not in the ground truth: image_id 999" in shown
     assert [line.split()[0] for line in shown.splitlines() if line.startswith("  A")][:3] == ["AP", "AP50", "AP75"]
     assert "50 paired bootstrap samples of the 40 images, seed 0" in shown
     assert "classes that gained most AP" in shown

@@ -268,7 +268,7 @@ def test_images_and_classes_that_one_side_lacks_are_counted_and_named(folder, tm
     assert found.counts["unknown_categories"] == 19
     assert found.counts["unknown_images"] == 2
     printed = capsys.readouterr().out
-    assert f"1 images of the detections are not in the ground truth: {gone['file_name']}" in printed
+    assert f"1 image of the detections is not in the ground truth: {gone['file_name']}" in printed
     assert "19 detections of classes that the ground truth does not have" in printed
 
 

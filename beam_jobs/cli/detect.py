@@ -47,6 +47,7 @@ from beam_jobs.runs.manifest import (
 )
 from beam_jobs.runs.parts import file_record
 from beam_jobs.runs.plan import Plan, Planner
+from beam_jobs.words import counted
 
 if TYPE_CHECKING:
     from beam_jobs.transforms.detect import PoolSource
@@ -205,7 +206,8 @@ def _settled(job: DetectJob, info: DetectorInfo) -> DetectJob:
 def _threads(spec: DetectorSpec, info: DetectorInfo, processes: int) -> str:
     settings = " ".join(f"{name}={value}" for name, value in process_settings(spec.threads).items())
     return (
-        f"{processes} detector processes for {len(os.sched_getaffinity(0))} cores, {spec.threads} threads a call of"
+        f"{counted(processes, 'detector process', 'detector processes')} for"
+        f" {counted(len(os.sched_getaffinity(0)), 'core')}, {counted(spec.threads, 'thread')} a call of"
         f" {info.engine}, each with {settings}; Beam: one bundle at a time, in this process"
     )
 

@@ -137,7 +137,7 @@ def warn_of_runs(matches: matching.Matches) -> None:
     if runs := matches.runs_skipped:
         named = ", ".join(map(storage.display_name, runs[:NAMED_RUNS]))
         more = f" and {len(runs) - NAMED_RUNS:,} more" if len(runs) > NAMED_RUNS else ""
-        _LOGGER.warning("warning: left out what earlier runs wrote: %s%s (name a folder in it to have that)", named, more)
+        _LOGGER.warning("warning: left out what earlier runs wrote: %s%s", named, more)
 
 
 def not_below(root: str, found: Iterable[Found]) -> Iterator[Found]:

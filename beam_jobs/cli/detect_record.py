@@ -26,6 +26,7 @@ from beam_jobs.runs.manifest import (
     versions,
 )
 from beam_jobs.runs.plan import Plan, Planner
+from beam_jobs.words import counted
 
 
 def manifest_of(
@@ -113,7 +114,7 @@ def dry_run(
     settings = {"output": options.output, "detector processes": processes, **identity}
     return "\n".join(
         (
-            f"plan: {planner.inputs:,} inputs, {planner.bytes / 1e6:,.1f} MB, {sum(skipped):,} skipped,"
+            f"plan: {counted(planner.inputs, 'input')}, {planner.bytes / 1e6:,.1f} MB, {sum(skipped):,} skipped,"
             f" {planner.repeated_inputs:,} repeated"
             + (f", {planner.twins:,} with a content that others have as well" if planner.twins else ""),
             *first,

@@ -84,8 +84,8 @@ def match(patterns: Sequence[str], *, root: str | None = None, run_mark: str = "
     Args:
         root: the folder that file names are relative to. Without it: the folder before the first wildcard (a file:
             its folder), or the deepest such folder that several patterns have in common.
-        run_mark: the path, in the folder of a run, of a file that tells that it is one. What lies in such a folder below
-            an input is left out: it is what was found, not what is to be looked at. Empty: nothing is.
+        run_mark: the path, in the folder of a run, of a file that tells that it is one. What lies in such a folder
+            below an input is left out: it is what was found, not what is to be looked at. Empty: nothing is.
 
     Raises:
         UsageError: a pattern is nothing that exists, or cannot be looked at. While iterating: see `Matches`.

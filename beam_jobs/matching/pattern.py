@@ -39,7 +39,7 @@ class Pattern(ABC):
     """One pattern of the command line.
 
     Args:
-        mark: the path, relative to a folder, of a file that says of all in the folder that it is no input; empty for none.
+        mark: the path, relative to a folder, of a file that says that nothing in the folder is an input; or empty.
         base: the folder before the first wildcard; of a file its folder, of a folder itself.
     """
 
