@@ -298,11 +298,14 @@ def test_command_gives_the_same_bytes_again_and_only_when_told(files, tmp_path, 
     first = [(output / name).read_bytes() for name in names]
     assert main(command(files, output)) == BAD_USAGE
     assert "holds a comparison: name another folder, or give --overwrite" in capsys.readouterr().err
+    (output / "compare.json").unlink()
+    assert main(command(files, output)) == BAD_USAGE
+    assert "holds an unfinished comparison: name another folder, or give --overwrite" in capsys.readouterr().err
     assert main(command(files, output, "--overwrite")) == 0
     assert [(output / name).read_bytes() for name in names] == first
     (output / "mine.txt").write_text("kept")
     assert main(command(files, output, "--overwrite")) == BAD_USAGE
-    assert "what it holds is not a comparison" in capsys.readouterr().err
+    assert "what it holds is no comparison" in capsys.readouterr().err
     assert sorted(path.name for path in output.iterdir()) == sorted([*names, "mine.txt"])
 
 

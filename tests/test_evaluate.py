@@ -304,7 +304,7 @@ def test_nothing_was_detected(folder, tmp_path):
         (["--detections=nowhere", "--ground_truth=TRUTH"], "nowhere"),
         (["--detections=OTHER", "--ground_truth=TRUTH"], "none of its images is in"),
         (["--detections=CLASSES", "--ground_truth=TRUTH"], "no class in common"),
-        (["--detections=RUN", "--ground_truth=TRUTH", "--output=RUN"], "what it holds is not an evaluation"),
+        (["--detections=RUN", "--ground_truth=TRUTH", "--output=RUN"], "what it holds is no evaluation"),
         (["--detections=RUN", "--ground_truth=TRUTH", "--iou_type=keypoints"], "truth.json has no keypoints, which"),
         (["--detections=RUN", "--ground_truth=TRUTH", "--iou_type=segm"], "truth.json has no masks, which"),
         (["--detections=RUN", "--ground_truth=TRUTH", "--categories=rde"], "did you mean red?"),

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     root = options.output if storage.is_remote(options.output) else os.path.abspath(options.output)
     if beam_args:
         storage.set_options(beam_args)
-    check_output(root, options.output, "a comparison", compare_outputs.FILES, overwrite=options.overwrite)
+    check_output(root, options.output, "comparison", compare_outputs.FILES, overwrite=options.overwrite)
     check_images(options.images)
     label_map = load_label_map(options.label_map) if options.label_map else None
     truth = read_truth(options.ground_truth, options.iou_type, label_map)

@@ -78,7 +78,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     check_output(
         root,
         options.output,
-        "an evaluation",
+        "evaluation",
         EVALUATION_FILES,
         overwrite=options.overwrite,
         scratch=SHARDS_FOLDER,
