@@ -270,7 +270,7 @@ def test_images_and_classes_that_one_side_lacks_are_counted_and_named(folder, tm
     assert found.counts["unknown_categories"] == 19
     assert found.counts["unknown_images"] == 2
     printed = capsys.readouterr().out
-    assert f"1 images of the detections are not in the ground truth: {gone['file_name']}" in printed
+    assert f"1 image of the detections is not in the ground truth: {gone['file_name']}" in printed
     assert "19 detections of classes that the ground truth does not have" in printed
 
 
@@ -306,7 +306,7 @@ def test_nothing_was_detected(folder, tmp_path):
         (["--detections=nowhere", "--ground_truth=TRUTH"], "nowhere"),
         (["--detections=OTHER", "--ground_truth=TRUTH"], "none of its images is in"),
         (["--detections=CLASSES", "--ground_truth=TRUTH"], "no class in common"),
-        (["--detections=RUN", "--ground_truth=TRUTH", "--output=RUN"], "what it holds is not an evaluation"),
+        (["--detections=RUN", "--ground_truth=TRUTH", "--output=RUN"], "what it holds is no evaluation"),
         (["--detections=RUN", "--ground_truth=TRUTH", "--iou_type=keypoints"], "truth.json has no keypoints, which"),
         (["--detections=RUN", "--ground_truth=TRUTH", "--iou_type=segm"], "truth.json has no masks, which"),
         (["--detections=RUN", "--ground_truth=TRUTH", "--categories=rde"], "did you mean red?"),

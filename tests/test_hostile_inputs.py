@@ -506,13 +506,26 @@ def test_an_undecodable_word_on_the_command_line(tmp_path):
 
 def test_what_an_earlier_run_wrote_is_no_input_of_the_next(tmp_path, capsys):
     (tmp_path / "a.png").write_bytes(encode(PIXELS))
-    words = [*FAKE, f"--output={tmp_path}/out", "--annotate"]
+    words = [*FAKE, f"--output={tmp_path}/x/out", "--annotate"]
     assert main([*words, f"--input={tmp_path}"]) == 0
-    before = promised(tmp_path / "out")
-    assert main([*words, f"--input={tmp_path}", "--overwrite"]) == 2
+    before = promised(tmp_path / "x" / "out")
+    capsys.readouterr()
+    for output, pattern in (("b", ""), ("c", "/**/*.png")):
+        assert main([*FAKE, f"--output={tmp_path}/{output}", f"--input={tmp_path}{pattern}"]) == 0
+        said = capsys.readouterr()
+        assert f"warning: left out what earlier runs wrote: {tmp_path}/" in said.err
+        assert f"{tmp_path}/x/out" in said.err
+        assert "1; 1 skipped: what an earlier run wrote" in said.out.replace("2 skipped", "1 skipped")
+        assert tables(tmp_path / output)["images"].file_name.tolist() == ["a.png"]
+    assert main([*words, f"--input={tmp_path}", "--overwrite"]) == 0
+    assert promised(tmp_path / "x" / "out") == before
+    # What is named is meant.
+    assert main([*FAKE, f"--output={tmp_path}/d", f"--input={tmp_path}/x/out/annotated"]) == 0
+    assert main([*FAKE, f"--output={tmp_path}/e", f"--input={tmp_path}/x/out"]) == 2
+    assert f"the input '{tmp_path}/x/out' is the folder of a run" in capsys.readouterr().err
+    assert main([*words, f"--input={tmp_path}/x/out/annotated", "--overwrite"]) == 2
     assert "keep --output out of the inputs" in capsys.readouterr().err
-    assert promised(tmp_path / "out") == before
-    assert main([*words, f"--input={tmp_path}/*.png", "--overwrite"]) == 0
+    assert promised(tmp_path / "x" / "out") == before
 
 
 #: What a caller may do to the streams of a program, and the exit status of a run of it.

@@ -33,7 +33,7 @@ from beam_jobs.report.content import GalleryItem, GalleryKind
 
 #: An image is judged by its detections of this IoU and score: COCO's mildest, and what is commonly shown to people.
 IMAGE_IOU, IMAGE_SCORE = 0.5, 0.3
-#: Samples times detections that one process does before others would have started.
+#: Samples times the work of one, which one process does before others would have started: a second.
 FEW = 50_000_000
 
 
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     root = options.output if storage.is_remote(options.output) else os.path.abspath(options.output)
     if beam_args:
         storage.set_options(beam_args)
-    check_output(root, options.output, "a comparison", compare_outputs.FILES, overwrite=options.overwrite)
+    check_output(root, options.output, "comparison", compare_outputs.FILES, overwrite=options.overwrite)
     check_images(options.images)
     label_map = load_label_map(options.label_map) if options.label_map else None
     truth = read_truth(options.ground_truth, options.iou_type, label_map)
@@ -110,7 +110,7 @@ def _settings(options: argparse.Namespace, truth: GroundTruth) -> EvaluationSett
 def _processes(options: argparse.Namespace, pair: bootstrap.Pair) -> int:
     if options.workers:
         return int(options.workers)
-    few = options.samples * (pair.a.detections + pair.b.detections) <= FEW
+    few = options.samples * (pair.a.work + pair.b.work) <= FEW
     return 1 if few else len(os.sched_getaffinity(0))
 
 

@@ -14,6 +14,7 @@ from beam_jobs.evaluation.bootstrap import FEW_IMAGES, Comparison, ImageCounts, 
 from beam_jobs.evaluation.metrics import metrics_of
 from beam_jobs.evaluation.settings import EvaluationSettings
 from beam_jobs.formats.evaluated import GroundTruth
+from beam_jobs.words import counted
 
 #: Images that are listed as those that changed most, in each direction.
 LISTED = 25
@@ -68,9 +69,10 @@ class Compared:
     @property
     def method(self) -> str:
         """How the intervals were made, in words."""
+        samples = counted(self.samples, "paired bootstrap sample")
         return (
-            f"Percentile intervals of {self.samples:,} paired bootstrap samples of the {self.truth.images.num_rows:,}"
-            f" images, seed {self.seed}; none for classes with truths in fewer than {FEW_IMAGES} images."
+            f"Percentile intervals of {samples} of the {counted(self.truth.images.num_rows, 'image')}, seed"
+            f" {self.seed}; none for classes with truths in fewer than {FEW_IMAGES} images."
         )
 
     @property
@@ -91,17 +93,22 @@ class Compared:
         counts, found = self.counts, list(self.truth.warnings)
         for name, other in (("A", "B"), ("B", "A")):
             if only := counts[f"images_of_{name.lower()}_only"]:
-                found.append(f"{only:,} images are in {name} only: for {other} their truths count as missed")
+                these = counted(only, "image is", "images are")
+                found.append(f"{these} in {name} only: for {other} their truths count as missed")
         if neither := counts["images_of_neither"]:
-            found.append(f"{neither:,} images of the ground truth are in neither; their truths count as missed by both")
+            these = counted(neither, "image of the ground truth is", "images of the ground truth are")
+            found.append(f"{these} in neither; their truths count as missed by both")
         for name, side in (("A", self.a), ("B", self.b)):
             if side.unknown_images:
                 examples = f": {', '.join(side.unknown_examples)}" if side.unknown_examples else ""
-                found.append(f"{side.unknown_images:,} images of {name} are not in the ground truth{examples}")
+                these = counted(side.unknown_images, f"image of {name} is", f"images of {name} are")
+                found.append(f"{these} not in the ground truth{examples}")
             if side.repeated_images:
-                found.append(f"{side.repeated_images:,} images of {name} share one of the truth and were left out")
+                these = counted(side.repeated_images, f"image of {name} was", f"images of {name} were")
+                found.append(f"{these} left out, for others are of the same image of the truth")
             if side.other_categories:
-                found.append(f"{side.other_categories:,} detections of {name} are of classes that are not compared")
+                these = counted(side.other_categories, f"detection of {name} is", f"detections of {name} are")
+                found.append(f"{these} of classes that are not compared")
         return found
 
 

@@ -27,6 +27,7 @@ from beam_jobs.cli.detect_job import (
     not_here,
     processes_for,
     truth_and_ids,
+    warn_of_runs,
     with_form,
 )
 from beam_jobs.cli.detect_record import dry_run, launch_of, why_failed
@@ -47,6 +48,7 @@ from beam_jobs.runs.folder import check_output, remove_run
 from beam_jobs.runs.manifest import Manifest, mark_success
 from beam_jobs.runs.parts import file_record
 from beam_jobs.runs.plan import Plan, Planner
+from beam_jobs.words import counted
 
 if TYPE_CHECKING:
     from apache_beam.runners.runner import PipelineResult
@@ -112,6 +114,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             matches = match_inputs(options)
             planner.add(not_below(root, not_here(options, beam_args, matches)))
             planner.arrange(options.limit)
+        warn_of_runs(matches)
         if options.dedupe:
             with stages.time("dedupe"), status("looking for files of the same content …"):
                 planner.dedupe(job.settings.max_bytes)
@@ -243,9 +246,10 @@ def _settled(job: DetectJob, info: DetectorInfo) -> DetectJob:
 
 def _threads(spec: DetectorSpec, info: DetectorInfo, processes: int, *, local: bool) -> str:
     settings = " ".join(f"{name}={value}" for name, value in process_settings(spec.threads).items())
-    where = f"for {len(os.sched_getaffinity(0))} cores" if local else "a worker"
+    cores = counted(len(os.sched_getaffinity(0)), "core")
+    made = counted(processes, "detector process", "detector processes") if processes else "As many processes as suit it"
     return (
-        f"{processes or 'As many as suit it'} detector processes {where}, {spec.threads} threads a call of"
+        f"{made} {f'for {cores}' if local else 'a worker'}, {counted(spec.threads, 'thread')} a call of"
         f" {info.engine}, each with {settings}" + ("; Beam: one bundle at a time, in this process" if local else "")
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 #: Up to so many small pictures, one process is done before a second one has opened the detector.
 FEW_INPUTS, FEW_BYTES = 8, 32 << 20
+#: Runs among the inputs that are named.
+NAMED_RUNS = 3
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def job_of(options: argparse.Namespace, root: str) -> DetectJob:
@@ -124,7 +129,15 @@ def match_inputs(options: argparse.Namespace) -> matching.Matches:
         return matching.match_list(options.input_list, root=options.root)
     if not options.input:
         raise UsageError("No input: give --input PATTERN, or --input_list FILE.")
-    return matching.match(options.input, root=options.root)
+    return matching.match(options.input, root=options.root, run_mark=layout.PLAN)
+
+
+def warn_of_runs(matches: matching.Matches) -> None:
+    """Names the earlier runs that lie among the inputs and are none."""
+    if runs := matches.runs_skipped:
+        named = ", ".join(map(storage.display_name, runs[:NAMED_RUNS]))
+        more = f" and {len(runs) - NAMED_RUNS:,} more" if len(runs) > NAMED_RUNS else ""
+        _LOGGER.warning("warning: left out what earlier runs wrote: %s%s", named, more)
 
 
 def check_paths(options: argparse.Namespace, beam_args: Sequence[str]) -> None:

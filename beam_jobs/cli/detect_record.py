@@ -14,6 +14,7 @@ from beam_jobs.processes.settings import process_settings
 from beam_jobs.runs.completion import Launch
 from beam_jobs.runs.manifest import InputsRecord, Manifest, ModelRecord, machine
 from beam_jobs.runs.plan import Plan, Planner
+from beam_jobs.words import counted
 
 
 def launch_of(
@@ -40,6 +41,7 @@ def launch_of(
             hidden_skipped=matches.hidden_skipped,
             folder_links_skipped=matches.dir_links_skipped,
             special_files_skipped=matches.special_skipped,
+            runs_skipped=len(matches.runs_skipped),
         ),
         machine=machine(),
         environment=process_settings(job.spec.threads),
@@ -75,12 +77,12 @@ def dry_run(
     first = [f"  {planned.key.file_name}" for planned, _ in zip(planner, range(LISTED_PICTURES), strict=False)]
     if planner.inputs > len(first):
         first.append(f"  … and {planner.inputs - len(first):,} more")
-    skipped = matches.hidden_skipped + matches.dir_links_skipped + matches.special_skipped
+    skipped = (matches.hidden_skipped, matches.dir_links_skipped, matches.special_skipped, len(matches.runs_skipped))
     identity = {name: value for name, value in job.identity().items() if name not in ("categories", "fingerprint")}
     settings = {"output": options.output, "detector processes": processes or "as many as suit a worker", **identity}
     return "\n".join(
         (
-            f"plan: {planner.inputs:,} inputs, {planner.bytes / 1e6:,.1f} MB, {skipped:,} skipped,"
+            f"plan: {counted(planner.inputs, 'input')}, {planner.bytes / 1e6:,.1f} MB, {sum(skipped):,} skipped,"
             f" {planner.repeated_inputs:,} repeated"
             + (f", {planner.twins:,} with a content that others have as well" if planner.twins else ""),
             *first,

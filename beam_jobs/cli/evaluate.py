@@ -32,6 +32,7 @@ from beam_jobs.formats.image_join import How, Joined
 from beam_jobs.formats.label_map import load_label_map
 from beam_jobs.formats.results import ResultSource
 from beam_jobs.runs.manifest import versions
+from beam_jobs.words import counted
 
 #: Names that are listed of images that one side lacks.
 NAMED = 20
@@ -80,7 +81,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     check_output(
         root,
         options.output,
-        "an evaluation",
+        "evaluation",
         EVALUATION_FILES,
         overwrite=options.overwrite,
         scratch=SHARDS_FOLDER,
@@ -272,20 +273,21 @@ def _per_class(sums: Sums, what: str) -> dict[int, int]:
 
 def _warnings(request: Request, joined: Joined, counts: Mapping[str, int]) -> list[str]:
     found = []
-    if joined.unmatched or counts.get("unknown_images"):
+    unknown = counts.get("unknown_images", 0)
+    if joined.unmatched or unknown:
         examples = f": {', '.join(joined.unmatched_examples)}" if joined.unmatched_examples else ""
-        found.append(
-            f"{joined.unmatched:,} images of the detections are not in the ground truth{examples};"
-            f" {counts.get('unknown_images', 0):,} detections do not count"
-        )
+        these = counted(joined.unmatched, "image of the detections is", "images of the detections are")
+        ignored = counted(unknown, "detection does", "detections do")
+        found.append(f"{these} not in the ground truth{examples}; {ignored} not count")
     if joined.repeated:
-        found.append(f"{joined.repeated:,} images share one of the truth: {', '.join(joined.repeated_examples)}")
+        these = counted(joined.repeated, "image shares", "images share")
+        found.append(f"{these} one of the truth with others: {', '.join(joined.repeated_examples)}")
     if unseen := counts["unseen_images"]:
-        found.append(
-            f"{unseen:,} images of the ground truth are not among the detections; their truths count as missed"
-        )
-    if unknown := counts.get("unknown_categories"):
-        found.append(f"{unknown:,} detections of classes that the ground truth does not have were left out")
+        these = counted(unseen, "image of the ground truth is", "images of the ground truth are")
+        found.append(f"{these} not among the detections; their truths count as missed")
+    if others := counts.get("unknown_categories"):
+        these = counted(others, "detection was", "detections were")
+        found.append(f"{these} left out: their classes are not in the ground truth")
     return found
 
 
@@ -296,8 +298,8 @@ def _extremes(by_category: pa.Table) -> list[str]:
     if len(rows) < 2:
         return []
     most = min(EXTREMES, len(rows) // 2)
-    lines = ["", f"best {most} and worst {most} of {len(rows)} classes with truths:"]
+    lines = ["", f"best {most} and worst {most} of {counted(len(rows), 'class', 'classes')} with truths:"]
     width = max(len(row["category"]) for row in [*rows[:most], *rows[-most:]])
     for row in [*rows[:most], *rows[-most:]]:
-        lines.append(f"  {row['category']:<{width}}  AP {row['AP']:.3f}  {row['num_truths']:,} truths")
+        lines.append(f"  {row['category']:<{width}}  AP {row['AP']:.3f}  {counted(row['num_truths'], 'truth')}")
     return lines

@@ -8,6 +8,7 @@ from beam_jobs.report.markup import Html, isolated, join, tag
 from beam_jobs.report.numbers import count, metric, milliseconds, seconds, tidy
 from beam_jobs.report.page import Section, document
 from beam_jobs.report.tables import Bar, Cell, Column, table
+from beam_jobs.words import counted
 
 _BARS = 20
 _NAMES = 3
@@ -60,7 +61,7 @@ def _classes(content: RunContent, by_count: list[FoundCategory]) -> list[Html]:
         ]
         for row in by_count
     ]
-    caption = f"What was found: {count(len(rows))} classes"
+    caption = f"What was found: {counted(len(rows), 'class', 'classes')}"
     listed = table(caption, columns, rows, sorted_by=(1, "descending"), filtered=True, tall=True)
     chart = parts.figure(title, charts.bars("found", title, shown))
     boxes = charts.histogram(

@@ -33,7 +33,8 @@ def check_output(root: str, *, overwrite: bool) -> None:
     if overwrite:
         _old_plan(root)
     elif storage.exists(storage.join(root, layout.PLAN)):
-        raise UsageError(f"--output {root} holds a run: name another folder, or give --overwrite to replace it.")
+        what = "a run" if storage.exists(storage.join(root, layout.MANIFEST)) else "an unfinished run"
+        raise UsageError(f"--output {root} holds {what}: name another folder, or give --overwrite to replace it.")
     else:
         raise UsageError(f"--output {root} is not empty, and what it holds is not a run: name another folder.")
 
