@@ -213,6 +213,7 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         help="exit with 1 when a greater share of the inputs failed (%(default)s)",
     )
     _switch(running, "no_wait", "on another runner: submit the job and end; the job itself completes DIR")
+    _switch(running, "resume", "go on with the run in DIR that was stopped; does nothing if it is complete")
     _switch(running, "dry_run", "make the plan, open the model, show both, and stop")
     running.add_argument(
         "--config", metavar="TOML", help="a file of these flags (min_score = 0.5); the command line wins"

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from beam_jobs import engines, matching, storage
 from beam_jobs.cli.categories import chosen_ids
@@ -27,7 +27,8 @@ from beam_jobs.processes.gpus import suitable_processes
 from beam_jobs.processes.picture import PictureSettings
 from beam_jobs.processes.select import Selection
 from beam_jobs.runs import layout
-from beam_jobs.runs.plan import Planner
+from beam_jobs.runs.plan import PlannedInput, Planner
+from beam_jobs.runs.resume import Begun
 
 if TYPE_CHECKING:
     from beam_jobs.cli.evaluate import Request
@@ -78,9 +79,9 @@ def _tiling(options: argparse.Namespace) -> Tiling | None:
     return Tiling(options.tile) if options.tile_overlap is None else Tiling(options.tile, options.tile_overlap)
 
 
-def with_form(spec: DetectorSpec, planner: Planner) -> DetectorSpec:
+def with_form(spec: DetectorSpec, planned: Iterable[PlannedInput]) -> DetectorSpec:
     """The detector in the form in which the whole job opens it."""
-    return frozen_form.choose(spec, lambda: sample_pictures(each.key for each in planner), report_to_stderr)
+    return frozen_form.choose(spec, lambda: sample_pictures(each.key for each in planned), report_to_stderr)
 
 
 def evaluation_of(options: argparse.Namespace, root: str, job: DetectJob) -> Request:
@@ -173,7 +174,23 @@ def not_below(root: str, found: Iterable[Found]) -> Iterator[Found]:
         yield one
 
 
-def processes_for(options: argparse.Namespace, planner: Planner, *, local: bool) -> int:
+def request_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What a run is asked for beside its job, as plain JSON: the same for the same words, wherever they are said."""
+
+    def place(path: str | None) -> str | None:
+        if path is None or storage.is_remote(path):
+            return path
+        return storage.display_name(os.path.abspath(path))
+
+    return {
+        "input": [place(pattern) for pattern in options.input],
+        **{name: place(getattr(options, name)) for name in ("input_list", "root", "image_ids", "ground_truth")},
+        "iou_type": options.iou_type,
+        "limit": options.limit,
+    }
+
+
+def processes_for(options: argparse.Namespace, planner: Planner | Begun, *, local: bool) -> int:
     """How many detector processes a worker has: as many as asked for, one for a few pictures, else what suits the host.
 
     Returns:

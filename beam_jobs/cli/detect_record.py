@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from beam_jobs import matching, storage
+from beam_jobs.cli.detect_job import request_of
 from beam_jobs.cli.summary import LISTED_PICTURES
 from beam_jobs.detectors.base import DetectorInfo
 from beam_jobs.pipelines import DetectJob
 from beam_jobs.processes.settings import process_settings
 from beam_jobs.runs.completion import Launch
-from beam_jobs.runs.manifest import InputsRecord, Manifest, ModelRecord, machine
+from beam_jobs.runs.manifest import InputsRecord, Manifest, ModelRecord, machine, program_version, versions
 from beam_jobs.runs.plan import Plan, Planner
 from beam_jobs.words import counted
 
@@ -32,6 +33,8 @@ def launch_of(
     """What is known of a run whose parts are about to be begun."""
     return Launch(
         command=[storage.display_name(word) for word in command],
+        request=request_of(options),
+        versions=launched_versions(),
         job=job.identity(),
         model=ModelRecord(job.spec.name, job.spec.fingerprint, info.engine, dict(info.details)),
         inputs=InputsRecord(
@@ -51,6 +54,11 @@ def launch_of(
         max_failure_rate=options.max_failure_rate,
         evaluate=evaluate,
     )
+
+
+def launched_versions() -> dict[str, str]:
+    """The versions that a run is begun with, and resumed by."""
+    return {"beam-detect": program_version(), **versions()}
 
 
 def why_failed(options: argparse.Namespace, manifest: Manifest) -> str:

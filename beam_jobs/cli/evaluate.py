@@ -107,6 +107,15 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     return 0
 
 
+def start_afresh(root: str, shown: str, *, overwrite: bool = True) -> None:
+    """Refuses a folder that holds anything; takes away the evaluation in it, finished or not, with `overwrite`.
+
+    Args:
+        shown: the folder as the user named it.
+    """
+    check_output(root, shown, "an evaluation", EVALUATION_FILES, overwrite=overwrite, scratch=SHARDS_FOLDER)
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluated:
     """An evaluation that is done: what `metrics.json` holds, and what a terminal shows."""

@@ -31,9 +31,9 @@ class LocalRun(NamedTuple):
 
 
 def run_local(
-    root: str, source: PoolSource, parts: int, part_size: int, group_size: int, beam_args: Sequence[str]
+    root: str, source: PoolSource, parts: Sequence[int], part_size: int, group_size: int, beam_args: Sequence[str]
 ) -> LocalRun:
-    """Does all parts of the plan in `root`, in order, in this process."""
+    """Does some parts of the plan in `root`, in order, in this process."""
     import apache_beam as beam
     from apache_beam.metrics import MetricsFilter
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -44,13 +44,13 @@ def run_local(
     written = MetricsFilter().with_namespace(NAMESPACE).with_name(WRITE_CPU)
     first, length = 0, max(1, min(MAX_SLICE_PARTS, FIRST_INPUTS // part_size))
     write_cpu_us = 0
-    while first < parts:
+    while first < len(parts):
         start = time.monotonic()
-        todo = range(first, min(first + length, parts))
+        todo = parts[first : first + length]
         with beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(list(beam_args))) as pipeline:
             pipelines.detect(pipeline, root, source, todo, group_size)
         seconds_a_part = (time.monotonic() - start) / len(todo)
         length = max(1, min(MAX_SLICE_PARTS, round(SLICE_SECONDS / seconds_a_part)))
-        first = todo.stop
+        first += len(todo)
         write_cpu_us += sum(each.result for each in pipeline.result.metrics().query(written)["counters"])
     return LocalRun(write_cpu_us / 1e6)

@@ -86,6 +86,5 @@ def _times(root: str, files: Sequence[FileRecord]) -> tuple[DetectorRecord, dict
 def _plan_files(root: str, plan: Plan) -> Iterator[FileRecord]:
     slices = -(-len(plan.parts) // PARTS_A_SLICE)
     paths = [layout.PLAN, *map(layout.plan_slice, range(slices)), *map(layout.part_record, range(len(plan.parts)))]
-    if storage.exists(storage.join(root, layout.IMAGE_IDS)):
-        paths.append(layout.IMAGE_IDS)
+    paths += [path for path in (layout.LAUNCH, layout.IMAGE_IDS) if storage.exists(storage.join(root, path))]
     yield from (file_record(root, path) for path in paths)

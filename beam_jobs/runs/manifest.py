@@ -93,6 +93,8 @@ class Manifest(msgspec.Struct, frozen=True):
     repeatable: bool = True
     #: CPU seconds of the detect stage, of all processes together, by step; null on another runner than the local one.
     cpu_s: dict[str, float] | None = None
+    #: How often the run was taken up again after a stop; `stage_s`, `cpu_s` and the speed are those of the last time.
+    resumed: int = 0
 
     @staticmethod
     def read(root: str) -> Manifest:

@@ -7,8 +7,10 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from datetime import UTC, datetime
 from typing import Any
+
+import msgspec
 
 from beam_jobs import storage
 from beam_jobs.formats.tables import TABLES
@@ -43,14 +45,34 @@ class Begun:
         for part in range(len(self.plan.parts)):
             yield from read_part(self.root, part)
 
-    def bytes_of(self, most: int) -> int:
-        """The bytes of the first so many inputs."""
-        return sum(one.size or 0 for one in islice(self, most))
+    @property
+    def bytes(self) -> int:
+        """The bytes of all inputs, as far as they are known. Reads the plan."""
+        return sum(one.size or 0 for one in self)
 
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
         return storage.exists(storage.join(self.root, layout.SUCCESS))
+
+    def taken_up(
+        self, stage_s: Mapping[str, float], done: Mapping[int, Counts], max_failure_rate: float, *, evaluate: bool
+    ) -> Launch:
+        """The launch of what is left.
+
+        Args:
+            stage_s: wall-clock seconds of the launcher's stages so far.
+            done: the parts that are committed.
+        """
+        return msgspec.structs.replace(
+            self.launch,
+            stage_s=dict(stage_s),
+            submitted=datetime.now(UTC),
+            max_failure_rate=max_failure_rate,
+            evaluate=evaluate,
+            resumed=self.launch.resumed + 1,
+            inputs_before=sum(counts.inputs for counts in done.values()),
+        )
 
 
 def read_begun(root: str) -> Begun | None:

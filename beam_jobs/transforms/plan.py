@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 
@@ -27,7 +27,7 @@ class ReadPlan(beam.PTransform):
     """
 
     root: str
-    parts: range
+    parts: Sequence[int]
     group_size: int
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[Group]:
