@@ -114,12 +114,13 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         # On another runner the detector is opened here only to see whether it can be.
         local = engine.is_local(beam_args)
         here = processes if local else 1
-        pool = DetectorPool(job.spec, job.settings, here, beam_args=beam_args, verbose=options.verbose)
-        stack.callback(pool.close)
         if options.profile and not local:
             raise UsageError("--profile: only the local engine can tell; leave --runner out.")
-        if not options.dry_run:
-            source = _source(job, processes, beam_args, options.verbose)  # imports Beam while the model is opened
+        with stages.time("start"):
+            pool = DetectorPool(job.spec, job.settings, here, beam_args=beam_args, verbose=options.verbose)
+            stack.callback(pool.close)
+            if not options.dry_run:
+                source = _source(job, processes, beam_args, options.verbose)  # imports Beam while the model is opened
         with stages.time("model_open"), status(f"opening {job.spec.name} …"):
             info = pool.ready()
         job = _settled(job, info)

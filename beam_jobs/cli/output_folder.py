@@ -9,9 +9,7 @@ from beam_jobs import storage
 from beam_jobs.errors import UsageError
 
 
-def check_output(
-    root: str, shown: str, what: str, files: Sequence[str], *, overwrite: bool, scratch: str = ""
-) -> None:
+def check_output(root: str, shown: str, what: str, files: Sequence[str], *, overwrite: bool, scratch: str = "") -> None:
     """Refuses a folder that holds anything; with `overwrite` takes away `files` in it, if it holds nothing else.
 
     Args:

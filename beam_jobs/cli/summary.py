@@ -143,7 +143,7 @@ def _failures(root: str, failures: dict[str, int]) -> str:
 
 
 def _speed(manifest: Manifest) -> str:
-    stages = ("model_files", "plan", "dedupe", "model_form", "model_open")
+    stages = ("model_files", "plan", "dedupe", "model_form", "start", "model_open", "plan_write")
     before = sum(manifest.stage_s.get(stage, 0.0) for stage in stages)
     return (
         f"{manifest.pictures_per_s:.1f} pictures/s; {duration(manifest.stage_s['total'])} in all,"
