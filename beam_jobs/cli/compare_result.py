@@ -67,6 +67,11 @@ class Compared:
         return f"F1 at {overlap} ≥ {self.image_iou:g} and score ≥ {self.image_score:g}"
 
     @property
+    def unchanged(self) -> str:
+        """What is said where no image changed."""
+        return f"no image is better or worse in B than in A, by {self.image_measure}"
+
+    @property
     def method(self) -> str:
         """How the intervals were made, in words."""
         samples = counted(self.samples, "paired bootstrap sample")
