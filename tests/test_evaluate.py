@@ -271,7 +271,28 @@ def test_images_and_classes_that_one_side_lacks_are_counted_and_named(folder, tm
     assert found.counts["unknown_images"] == 2
     printed = capsys.readouterr().out
     assert f"1 image of the detections is not in the ground truth: {gone['file_name']}" in printed
-    assert "19 detections of classes that the ground truth does not have" in printed
+    assert "19 detections were left out: their classes are not in the ground truth" in printed
+
+
+def test_detections_that_are_there_twice_are_told(folder, tmp_path, capsys):
+    results = json.loads((folder / "run/coco/detections.json").read_text())
+    truth = f"--ground_truth={folder}/truth.json"
+    # One differs in its score alone.
+    for more, told in (
+        ([], None),
+        (results[:1], "1 detection of {} repeats others"),
+        (results, "{n} detections of {}"),
+    ):
+        other = [{**results[0], "score": 0.123}]
+        (tmp_path / "results.json").write_text(json.dumps([*results, *other, *more]))
+        evaluate(tmp_path / "out", f"--detections={tmp_path}/results.json", truth, "--overwrite")
+        printed = capsys.readouterr().out
+        assert Metrics.read(str(tmp_path / "out")).counts["repeated_detections"] == len(more)
+        assert ("repeat" in printed) == bool(more)
+        assert told is None or told.format("the detections", n=len(results)) in printed
+    words = ["compare", f"{folder}/run", f"{tmp_path}/results.json", truth, f"--output={tmp_path}/both"]
+    assert main([*words, "--samples=2"]) == 0
+    assert f"warning: {len(results)} detections of B repeat others" in capsys.readouterr().out
 
 
 def test_settings_of_ones_own(folder, tmp_path):

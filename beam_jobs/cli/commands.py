@@ -286,6 +286,9 @@ def _add_compare(compare: argparse.ArgumentParser) -> None:
 def _add_report(report: argparse.ArgumentParser) -> None:
     report.add_argument("run", metavar="RUN_DIR", help="the folder of a finished run")
     report.add_argument("--output", metavar="FILE", help="the page to write, FILE.html (required)")
+    report.add_argument(
+        "--min_score", type=values.share, default=0.30, metavar="S", help="least score counted and drawn (%(default)s)"
+    )
     _switch(report, "overwrite", "replace FILE")
     _switch(report, "verbose", "show tracebacks")
 

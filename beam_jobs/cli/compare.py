@@ -22,6 +22,7 @@ from beam_jobs.cli.summary import say
 from beam_jobs.errors import UsageError
 from beam_jobs.evaluation import bootstrap
 from beam_jobs.evaluation.refusals import check_rows
+from beam_jobs.evaluation.repeats import count_repeats
 from beam_jobs.evaluation.settings import EvaluationSettings
 from beam_jobs.evaluation.threshold_matches import ThresholdMatches, match_thresholds
 from beam_jobs.evaluation.weighted import WeightedEvaluation
@@ -140,6 +141,7 @@ def _prepare(name: str, source: str, truth_source: str, truth: GroundTruth, sett
         unknown_images=joined.unmatched,
         unknown_examples=joined.unmatched_examples,
         repeated_images=joined.repeated,
+        repeated_detections=count_repeats(evaluated),
     )
     return _Prepared(side, WeightedEvaluation(settings, matches, count), ComparedSide(source, evaluated, joined))
 

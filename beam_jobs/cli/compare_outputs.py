@@ -148,7 +148,7 @@ def content(compared: Compared, gallery: tuple[GalleryItem, ...] | None) -> Comp
         confidence=compared.confidence,
         method=compared.method,
         gallery=gallery or (),
-        gallery_note=_NO_PICTURES if gallery is None else "",
+        gallery_note=_NO_PICTURES if gallery is None else "" if gallery else f"No pictures: {compared.unchanged}.",
         warnings=tuple(compared.warnings()),
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from beam_jobs.cli.sides import repeats
 from beam_jobs.evaluation.bootstrap import FEW_IMAGES, Comparison, ImageCounts, Interval
 from beam_jobs.evaluation.metrics import metrics_of
 from beam_jobs.evaluation.settings import EvaluationSettings
@@ -20,7 +21,7 @@ from beam_jobs.words import counted
 LISTED = 25
 
 _COUNTS = ("right", "wrong", "missed")
-_SIDE_COUNTS = ("detections", "other_categories", "unknown_images", "repeated_images")
+_SIDE_COUNTS = ("detections", "repeated_detections", "other_categories", "unknown_images", "repeated_images")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Side:
     unknown_images: int
     unknown_examples: tuple[str, ...]
     repeated_images: int
+    repeated_detections: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,11 @@ class Compared:
         """What is compared by image, in words."""
         overlap = "OKS" if self.settings.iou_type == "keypoints" else "IoU"
         return f"F1 at {overlap} ≥ {self.image_iou:g} and score ≥ {self.image_score:g}"
+
+    @property
+    def unchanged(self) -> str:
+        """What is said where no image changed."""
+        return f"no image is better or worse in B than in A, by {self.image_measure}"
 
     @property
     def method(self) -> str:
@@ -109,6 +116,8 @@ class Compared:
             if side.other_categories:
                 these = counted(side.other_categories, f"detection of {name} is", f"detections of {name} are")
                 found.append(f"{these} of classes that are not compared")
+            if side.repeated_detections:
+                found.append(repeats(side.repeated_detections, name))
         return found
 
 

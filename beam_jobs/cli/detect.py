@@ -131,10 +131,11 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         processes = processes_for(options, planned, local=local)
         # On another runner the detector is opened here only to see whether it can be.
         here = processes if local else 1
-        pool = DetectorPool(job.spec, job.settings, here, beam_args=beam_args, verbose=options.verbose)
-        stack.callback(pool.close)
-        if not options.dry_run:
-            source = _source(job, processes, beam_args, options.verbose)  # imports Beam while the model is opened
+        with stages.time("start"):
+            pool = DetectorPool(job.spec, job.settings, here, beam_args=beam_args, verbose=options.verbose)
+            stack.callback(pool.close)
+            if not options.dry_run:
+                source = _source(job, processes, beam_args, options.verbose)  # imports Beam while the model is opened
         with stages.time("model_open"), status(f"opening {job.spec.name} …"):
             info = pool.ready()
         job = _settled(job, info)

@@ -15,7 +15,7 @@ from beam_jobs.cli import interrupt
 from beam_jobs.cli.categories import chosen_ids
 from beam_jobs.cli.output_folder import check_output, make_output
 from beam_jobs.cli.progress import status
-from beam_jobs.cli.sides import check_images, join_results, read_truth
+from beam_jobs.cli.sides import check_images, join_results, read_truth, repeats
 from beam_jobs.cli.summary import printable, say
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.evaluation import metrics, outputs
@@ -297,6 +297,8 @@ def _warnings(request: Request, joined: Joined, counts: Mapping[str, int]) -> li
     if others := counts.get("unknown_categories"):
         these = counted(others, "detection was", "detections were")
         found.append(f"{these} left out: their classes are not in the ground truth")
+    if repeated := counts.get("repeated_detections"):
+        found.append(repeats(repeated, "the detections"))
     return found
 
 

@@ -52,9 +52,9 @@ def _table(rows: Sequence[Listed]) -> str:
     lines = [("NAME", "MS", "MAP", "NOTE", "STATE")]
     for row in rows:
         card = row.published
-        figures = (card.speed_ms, card.box_map) if card else (None, None)
-        shown = ("-" if figure is None else str(figure) for figure in figures)
-        lines.append((row.name, *shown, _note(row), "cached" if row.is_cached else ""))
+        speed_ms = str(card.speed_ms) if card and card.speed_ms else "-"
+        box_map = f"{card.box_map:.1f}" if card and card.box_map else "-"
+        lines.append((row.name, speed_ms, box_map, _note(row), "cached" if row.is_cached else ""))
     # A URL may be very long: it does not push the others' columns away.
     widths = [max(len(line[i]) for line in lines if not storage.is_remote(line[0])) for i in range(len(lines[0]))]
     right = (1, 2)

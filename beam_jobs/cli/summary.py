@@ -50,7 +50,7 @@ def summary(root: str, manifest: Manifest) -> str:
     if counts.unnamed_category_ids:
         ids = ", ".join(counts.unnamed_category_ids)
         found = counted(sum(counts.unnamed_category_ids.values()), "detection")
-        lines.append(("no class name", f"{found}, of class {ids}"))
+        lines.append(("no class name", f"{found}, of class {'ids' if ',' in ids else 'id'} {ids}"))
     if manifest.known_image_ids is not None:
         given = (
             "--image_ids" if any(word.startswith("--image_ids") for word in manifest.command) else "the ground truth"
@@ -162,7 +162,7 @@ def _failures(root: str, failures: dict[str, int]) -> str:
 
 
 def _speed(manifest: Manifest) -> str:
-    stages = ("model_files", "plan", "dedupe", "model_form", "model_open")
+    stages = ("model_files", "plan", "dedupe", "model_form", "start", "model_open", "plan_write")
     before = sum(manifest.stage_s.get(stage, 0.0) for stage in stages)
     return (
         f"{manifest.pictures_per_s:.1f} pictures/s; {duration(manifest.stage_s['total'])} in all,"
