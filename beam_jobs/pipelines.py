@@ -87,6 +87,15 @@ def detect_and_finish(
     return detect(pipeline, root, source, parts, group_size) | "FinishRun" >> FinishRun(root, len(parts))
 
 
+def detect_in_order(
+    pipeline: beam.Pipeline, root: str, source: PoolSource, parts: Sequence[int], group_size: int
+) -> beam.PCollection[int]:
+    """The same as `detect` in one process, for the local engine."""
+    from beam_jobs.transforms.in_order import DetectInOrder
+
+    return pipeline | "DetectInOrder" >> DetectInOrder(root, source, parts, group_size)  # int
+
+
 def evaluate(
     pipeline: beam.Pipeline,
     root: str,

@@ -381,7 +381,7 @@ def test_overwrite_removes_an_unfinished_run(tmp_path, capsys):
         (output / path).unlink()
     (output / "images" / ".tmp-beam-detect-123").write_bytes(b"half")
     refused(output, f"--input={tmp_path}/in")
-    assert f"--output {output} holds an unfinished run: name another folder" in capsys.readouterr().err
+    assert f"--output {output} holds an unfinished run: give --resume" in capsys.readouterr().err
     assert main(["report", str(output), f"--output={tmp_path}/page.html"]) == 2
     assert f"{output} is a run that is not finished: it has no run.json" in capsys.readouterr().err
     detect(output, f"--input={tmp_path}/in/picture-0000.png", "--overwrite")

@@ -93,14 +93,20 @@ def test_without_a_run_it_starts_afresh(pictures, tmp_path):
     assert manifest.resumed == 0
 
 
-@pytest.fixture
-def stopped(pictures: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def one_stopped(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that lacks a part and its end."""
-    output = tmp_path / "stopped"
+    output = tmp_path_factory.mktemp("runs") / "stopped"
     detect(output, f"--input={pictures}", "--part_size=10", "--min_score=0.2")
     for path in ("_SUCCESS", "run.json", "coco/dataset.json", layout.part_record(1)):
         (output / path).unlink()
     return output
+
+
+@pytest.fixture
+def stopped(one_stopped: Path, tmp_path: Path) -> Path:
+    """A copy of it, to change."""
+    return Path(shutil.copytree(one_stopped, tmp_path / "stopped"))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +122,8 @@ def stopped(pictures: Path, tmp_path: Path) -> Path:
         (["--dry_run"], "leave one of them out"),
     ],
 )
-def test_another_job_is_refused(stopped, pictures, words, said, capsys):
+def test_another_job_is_refused(one_stopped, pictures, words, said, capsys):
+    stopped = one_stopped
     before = {path: path.stat().st_mtime_ns for path in stopped.rglob("*")}
     given = ["detect", f"--output={stopped}", f"--input={pictures}", "--part_size=10", "--min_score=0.2"]
     if any(word.startswith("--input") for word in words):

@@ -32,6 +32,7 @@ from beam_jobs.cli.detect_job import (
     with_form,
 )
 from beam_jobs.cli.detect_record import dry_run, launch_of, launched_versions, why_failed
+from beam_jobs.cli.importing import import_beam
 from beam_jobs.cli.profile import DetectStage, profile
 from beam_jobs.cli.progress import Progress, status
 from beam_jobs.cli.summary import LISTED_PICTURES, listing, say, submitted, summary
@@ -171,7 +172,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         group_size = job.group_size or max(1, min(GROUP_SIZE, plan.inputs // (4 * (processes or MANY_PROCESSES))))
         todo = [part for part in range(len(plan.parts)) if part not in done]
         if local:
-            manifest = _run_here(root, plan, todo, job, source, group_size, launch, pool, beam_args)
+            manifest = _run_here(root, plan, todo, source, group_size, launch, pool, beam_args)
         else:
             result = _submit(root, todo, source, group_size, beam_args)
             interrupt.left_behind[:] = [f"The job goes on; {options.output} is complete when it has {layout.MANIFEST}."]
@@ -271,7 +272,6 @@ def _run_here(
     root: str,
     plan: Plan,
     todo: Sequence[int],
-    job: DetectJob,
     source: PoolSource,
     group_size: int,
     launch: Launch,
@@ -283,7 +283,7 @@ def _run_here(
         try:
             source.lend(pool)
             stage = DetectStage(pool)
-            done = run_local(root, source, todo, job.part_size, group_size, beam_args)
+            done = run_local(root, source, todo, group_size, beam_args)
         except Exception as error:
             # Beam gives the error of a step as text. The pool has its own, whole.
             raise (pool.error or JobError(engines.reason(error))) from error
@@ -337,6 +337,7 @@ def _threads(spec: DetectorSpec, info: DetectorInfo, processes: int, *, local: b
 
 
 def _source(job: DetectJob, processes: int, beam_args: Sequence[str], verbose: bool) -> PoolSource:
+    import_beam()
     from apache_beam.utils.shared import Shared
 
     from beam_jobs.transforms.detect import PoolSource
