@@ -41,7 +41,7 @@ class DetectJob:
         selection = settings.pop("selection")
         tiling = settings.pop("tiling") or {"tile": None, "overlap": None}
         # Where the run lies has no influence on what it finds, and a limit shows in the plan.
-        for name in ("output", "image_ids", "max_seconds"):
+        for name in ("output", "image_ids", "max_seconds", "max_memory"):
             del settings[name]
         if selection["category_ids"] is not None:
             selection["category_ids"] = sorted(selection["category_ids"])

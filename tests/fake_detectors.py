@@ -170,6 +170,15 @@ class Hang(_Fatal):
         time.sleep(3600)
 
 
+class EatsMemory(_Fatal):
+    """Takes memory until somebody stops it, or there is 4 GB of it."""
+
+    def end(self) -> None:
+        eaten = [np.ones(1 << 22) for _ in range(125)]
+        time.sleep(3600)
+        del eaten
+
+
 class Raise(_Fatal):
     """Raises, with an object's address in the message."""
 

@@ -213,6 +213,33 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         help="exit with 1 when a greater share of the inputs failed (%(default)s)",
     )
     _switch(running, "no_wait", "on another runner: submit the job and end; the job itself completes DIR")
+    running.add_argument(
+        "--max_pixels",
+        type=values.positive,
+        default=200_000_000,
+        metavar="N",
+        help="larger pictures, by their header, are not decoded but failures (%(default)s)",
+    )
+    running.add_argument(
+        "--max_bytes",
+        type=values.positive,
+        default=1 << 30,
+        metavar="N",
+        help="larger files, and records, are not read but failures (%(default)s)",
+    )
+    running.add_argument(
+        "--max_seconds",
+        type=values.seconds,
+        default=300.0,
+        metavar="S",
+        help="a picture that takes longer is tried once more, and is then a failure (%(default)g)",
+    )
+    running.add_argument(
+        "--max_memory_mb",
+        type=values.positive,
+        metavar="N",
+        help="so is one at which a detector process holds more (its share of the machine's memory, at least 4096)",
+    )
     _switch(running, "resume", "go on with the run in DIR that was stopped; does nothing if it is complete")
     _switch(running, "dry_run", "make the plan, open the model, show both, and stop")
     running.add_argument(

@@ -69,6 +69,10 @@ def job_of(options: argparse.Namespace, root: str) -> DetectJob:
         image_ids=storage.join(root, layout.IMAGE_IDS) if options.image_ids or options.ground_truth else None,
         batch_pixels=options.batch_pixels,
         tiling=_tiling(options),
+        max_pixels=options.max_pixels,
+        max_bytes=options.max_bytes,
+        max_seconds=options.max_seconds,
+        max_memory=(options.max_memory_mb or 0) << 20,
     )
     return DetectJob(spec, settings, options.part_size, options.limit, dedupe=options.dedupe)
 
