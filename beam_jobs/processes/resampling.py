@@ -63,8 +63,12 @@ def _spread(pair: Pair, slices: Iterable[Ints], processes: int) -> Iterator[Diff
         raise JobError(
             f"One of {processes} processes that took samples died; if memory was short, --workers gives fewer."
         ) from error
+    except BaseException:
+        # After Ctrl-C nobody waits for the slices that are being done, or for processes that are being started.
+        for child in multiprocessing.active_children():
+            child.kill()
+        raise
     finally:
-        # After Ctrl-C nobody waits but for the slices that are being done.
         pool.shutdown(wait=True, cancel_futures=True)
 
 
