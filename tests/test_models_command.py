@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,6 +114,16 @@ class TestList:
 
 
 class TestCache:
+    def test_ctrl_c_ends_a_download(self, server: ModelServer) -> None:
+        server.faults = [Fault("stall", after=100)]
+        command = [sys.executable, "-P", "-m", "beam_jobs", "models", "fetch", D0]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as program:
+            assert program.stderr is not None
+            assert program.stderr.readline().startswith(f"fetching {D0} from ")
+            program.send_signal(signal.SIGINT)
+            assert program.stderr.read() == "beam-detect: stopped by SIGINT.\n"
+        assert program.returncode == 130
+
     def test_fetched_verified_removed(
         self, capsys: pytest.CaptureFixture[str], server: ModelServer, cache: Path, tmp_path: Path
     ) -> None:

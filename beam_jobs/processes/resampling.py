@@ -63,19 +63,34 @@ def _spread(pair: Pair, slices: Iterable[Ints], processes: int) -> Iterator[Diff
         raise JobError(
             f"One of {processes} processes that took samples died; if memory was short, --workers gives fewer."
         ) from error
+    except BaseException:
+        # After Ctrl-C nobody waits for the slices that are being done, or for processes that are being started.
+        for child in multiprocessing.active_children():
+            child.kill()
+        raise
     finally:
-        # After Ctrl-C nobody waits but for the slices that are being done.
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """What is started meanwhile never hears Ctrl-C, which goes to all processes of a terminal: the first ends it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """What is started meanwhile never hears Ctrl-C, which goes to all processes of a terminal: the first ends it.
+
+    This one hears it afterwards: a process that is half started is in no list, and nobody would end it. The mask is for
+    the children alone, for a thread of a library may take the signal.
+    """
+    waiting: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(number, lambda number, _: waiting.append(number)) for number in signals]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in zip(signals, handlers, strict=True):
+            signal.signal(number, handler)
+        for number in waiting[:1]:
+            signal.raise_signal(number)
 
 
 #: In a process of `_spread`, what the resamples are taken of.
