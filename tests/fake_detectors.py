@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -62,6 +63,18 @@ class _Colours:
 
 
 colours = _Colours()
+
+
+class _ShowsItsCommand(_Colours):
+    """What others see of its process (`ps`), on the process's standard error."""
+
+    def __call__(self) -> ColourDetector:
+        with open("/proc/self/cmdline", "rb") as file:
+            print(file.read().replace(b"\0", b" ").decode(), file=sys.stderr, flush=True)
+        return ColourDetector()
+
+
+shows_its_command = _ShowsItsCommand()
 
 
 class BoxesOnly(ColourDetector):

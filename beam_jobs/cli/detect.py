@@ -145,11 +145,13 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
     outcome = replace(outcome, detector=detector)
     manifest = manifest_of(options, job, info, matches, plan, outcome, stages.seconds, started, command)
     manifest = msgspec.structs.replace(manifest, cpu_s=cpu_s)
-    manifest.write(root)
     evaluated = None
-    if truth is not None and manifest.status == "succeeded":
+    if truth is None or manifest.status == "failed":
+        manifest.write(root)
+    else:
         from beam_jobs.cli.evaluate import evaluate
 
+        msgspec.structs.replace(manifest, status="evaluating").write(root)
         evaluated = evaluate(evaluation_of(options, root, job), beam_args, truth)
         files = (f"{layout.EVALUATION_FOLDER}/{name}" for name in EVALUATION_FILES)
         manifest = msgspec.structs.replace(manifest, files=[*manifest.files, *(file_record(root, f) for f in files)])

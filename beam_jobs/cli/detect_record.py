@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from beam_jobs import matching, storage
+from beam_jobs.cli.redaction import redacted
 from beam_jobs.cli.summary import LISTED_PICTURES
 from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
 from beam_jobs.pipelines import DetectJob
@@ -47,7 +48,7 @@ def manifest_of(
         version=MANIFEST_VERSION,
         status="failed" if failed else "succeeded",
         program_version=program_version(),
-        command=[storage.display_name(word) for word in command],
+        command=[storage.display_name(word) for word in redacted(command)],
         job=job.identity(),
         model=ModelRecord(job.spec.name, job.spec.fingerprint, info.engine, dict(info.details)),
         inputs=InputsRecord(

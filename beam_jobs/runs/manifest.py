@@ -67,7 +67,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """The whole of `run.json`. `counts`, `model` and the `files` (but for timings) are the same on every run."""
 
     version: int
-    status: Literal["succeeded", "failed"]
+    #: `evaluating`: the tables are whole, but what `--ground_truth` asks for is not there, or not yet.
+    status: Literal["succeeded", "failed", "evaluating"]
     program_version: str
     command: list[str]
     job: dict[str, Any]
