@@ -35,7 +35,7 @@ class Fault:
     """What goes wrong.
 
     Args:
-        kind: a status with a code (`503 SlowDown`), `reset` (the connection), `half` (of the body of an answer), `wait`.
+        kind: a status with a code (`503 SlowDown`), `reset` (the connection), `half` (the body of an answer), `wait`.
         method: of the requests that it happens to; `*` for all.
         path: a pattern that is searched for in their paths.
         times: how often, for each method and path; so the same requests fail in every run.

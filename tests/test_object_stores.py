@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from beam_jobs.cli.main import main
 from beam_jobs.formats.tf_example import make_example
 from beam_jobs.formats.tfrecord import write_records
 from beam_jobs.runs.manifest import Manifest
+from beam_jobs.runs.parts import read_table
 from beam_jobs.storage import objects
 from tests.pictures import RED, encode, picture
 from tests.store_server import BUCKET, KEY_ID, SECRET, TOKEN, Fault, Store, running
@@ -154,17 +156,18 @@ class TestObjects:
             storage.write_atomic(f"s3://{BUCKET}/x", b"")
 
 
-def test_a_run_in_a_bucket_has_the_bytes_of_a_local_one(top: str, store: Store, tmp_path: Path) -> None:
+def run_in_a_bucket(top: str, tmp_path: Path) -> None:
+    """A run of pictures and records, in a bucket and locally: the same bytes, and nothing besides."""
     put_pictures(f"{top}/in")
-    example = {"image/encoded": encode(picture(40, 30, ((1, 1, 9, 9), RED))), "image/filename": "r.png"}
-    write_records(f"{top}/in/r.tfrecord", [make_example(example)] * 3)
+    data = encode(picture(40, 30, ((1, 1, 9, 9), RED)))
+    example = make_example({"image/encoded": data, "image/filename": "r.png"})
+    write_records(f"{top}/in/r.tfrecord", [example] * 3)
     storage.write_atomic(f"{top}/truth.json", json.dumps(TRUTH).encode())
     words = [FAKE, f"--input={top}/in", f"--ground_truth={top}/truth.json", "--part_size=2", "--annotate"]
-    local = tmp_path / "local"
     assert main(["detect", f"--output={top}/out", *words]) == 0
-    assert main(["detect", f"--output={local}", *words]) == 0
+    assert main(["detect", f"--output={tmp_path}/local", *words]) == 0
     remote = tree(f"{top}/out")
-    assert remote == tree(str(local))
+    assert remote == tree(f"{tmp_path}/local")
     assert len([name for name in remote if name.startswith("images/")]) == 3
 
     manifest = Manifest.read(f"{top}/out")
@@ -177,19 +180,28 @@ def test_a_run_in_a_bucket_has_the_bytes_of_a_local_one(top: str, store: Store, 
     drawn = {name for name in there if name.startswith("annotated/")}
     assert there - drawn == named
     assert len(drawn) == manifest.counts.annotated == 8
+    assert main(["detect", f"--output={top}/out", *words]) == 2, "it holds a run"
 
+
+def test_a_run_in_a_bucket_has_the_bytes_of_a_local_one(s3: Store, tmp_path: Path) -> None:
+    run_in_a_bucket(f"s3://{BUCKET}/{tmp_path.name}", tmp_path)
+
+
+@pytest.mark.slow
+def test_what_else_is_done_with_a_run_in_a_bucket(top: str, tmp_path: Path) -> None:
+    run_in_a_bucket(top, tmp_path)
     assert main(["report", f"{top}/out", f"--output={top}/report.html"]) == 0
     assert b"a 0.png" in storage.read_bytes(f"{top}/report.html")
     evaluate = ["evaluate", f"--detections={top}/out", f"--ground_truth={top}/truth.json"]
     assert main([*evaluate, f"--output={top}/metrics"]) == 0
     metrics = json.loads(storage.read_bytes(f"{top}/metrics/metrics.json"))
     assert metrics["metrics"] == json.loads(storage.read_bytes(f"{top}/out/evaluation/metrics.json"))["metrics"]
-    assert main(["detect", f"--output={top}/out", *words]) == 2, "it holds a run"
     assert main(["detect", f"--output={top}/out", FAKE, f"--input={top}/in", "--limit=1", "--overwrite"]) == 0
     assert not [name for name in tree(f"{top}/out") if name.startswith("annotated/")]
 
 
-def test_lists_label_maps_and_ids_in_a_bucket(top: str) -> None:
+def test_lists_label_maps_and_ids_in_a_bucket(s3: Store, tmp_path: Path) -> None:
+    top = f"s3://{BUCKET}/{tmp_path.name}"
     put_pictures(f"{top}/in", 1)
     storage.write_atomic(f"{top}/list.txt", f"{top}/in/a 0.png\n{top}/in/none.png\n".encode())
     storage.write_atomic(f"{top}/truth.json", json.dumps(TRUTH).encode())
@@ -203,7 +215,7 @@ def test_lists_label_maps_and_ids_in_a_bucket(top: str) -> None:
 
 
 def test_options_reach_the_detector_processes_and_secrets_reach_nothing(
-    s3: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     top = f"s3://{BUCKET}/{tmp_path.name}"
     put_pictures(f"{top}/in")
@@ -220,11 +232,88 @@ def test_options_reach_the_detector_processes_and_secrets_reach_nothing(
     shown = {"stdout": ran.stdout, "stderr": ran.stderr}
     shown |= {entry.path: storage.read_bytes(entry.path) for entry in storage.walk_remote(f"{top}/out")}
     assert b"beam_jobs.processes.child" in ran.stderr, "the command lines of the detector processes"
-    wrong = subprocess.run(
-        [*command, "--overwrite", "--s3_access_key_id=AKIAWRONG"], capture_output=True, env=environment, timeout=120
-    )
-    assert wrong.returncode == 2
-    assert b"Permission denied (InvalidAccessKeyId)" in wrong.stderr
-    shown |= {"wrong": wrong.stdout + wrong.stderr}
+    capsys.readouterr()
+    assert main([*command[3:], "--overwrite", "--s3_access_key_id=AKIAWRONG"]) == 2
+    printed = capsys.readouterr()
+    assert "Permission denied (InvalidAccessKeyId)" in printed.err
+    shown["wrong"] = (printed.out + printed.err).encode()
     for secret in (SECRET, TOKEN):
         assert [name for name, text in shown.items() if secret.encode() in text] == []
+
+
+@pytest.mark.slow
+def test_thousands_of_pictures_through_faults(s3: Store, tmp_path: Path) -> None:
+    top = f"s3://{BUCKET}/{tmp_path.name}"
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(lambda i: storage.write_atomic(f"{top}/in/{i:04d}.png", small_picture(i)), range(3000)))
+    words = ["detect", FAKE, f"--input={top}/in", "--workers=2"]
+    assert main([*words, f"--output={top}/calm"]) == 0
+    s3.set_faults(
+        Fault("503 SlowDown", "GET", "/in/.*3.png"),
+        Fault("500 InternalError", "GET", "/in/.*5.png"),
+        Fault("reset", "GET", "/in/.*07.png"),
+        Fault("half", "GET", "/in/.*09.png"),
+        Fault("503 SlowDown", "PUT", "/out/"),
+        Fault("reset", "PUT", "/out/.*part-00003"),
+    )
+    assert main([*words, f"--output={top}/out"]) == 0
+    assert s3.injected() > 600
+    assert tree(f"{top}/out") == tree(f"{top}/calm")
+    manifest = Manifest.read(f"{top}/out")
+    assert (manifest.inputs.parts, manifest.counts.images, manifest.counts.failed) == (6, 3000, 0)
+
+
+def small_picture(i: int) -> bytes:
+    return encode(picture(12 + i % 20, 16, ((2, 2, 9, 9), RED)))
+
+
+@pytest.mark.slow
+def test_what_a_store_never_gives_is_a_failure_and_what_it_never_takes_ends_the_run(
+    s3: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    top = f"s3://{BUCKET}/{tmp_path.name}"
+    put_pictures(f"{top}/in")
+    for name, value in FEW_ATTEMPTS.items():
+        monkeypatch.setenv(name, value)
+    s3.set_faults(Fault("503 SlowDown", "GET", "a 1.png", 1000), Fault("403 AccessDenied", "GET", "a 3.png", 1000))
+    assert main(["detect", FAKE, f"--input={top}/in", f"--output={top}/out"]) == 0
+    (failures,) = Manifest.read(f"{top}/out").counts.failures.items()
+    assert failures == ("unreadable", 2)
+    table = read_table(f"{top}/out", "failures/part-00000.parquet").to_pylist()
+    assert [(row["file_name"], row["message"]) for row in table] == [
+        ("a 1.png", "The file cannot be read: the store says SlowDown (HTTP 503)."),
+        ("a 3.png", "The file cannot be read: there is no permission to read it."),
+    ]
+    for what, path in (("a table", "images/part-00001"), ("the manifest", "run.json")):
+        s3.set_faults(Fault("503 SlowDown", "PUT", path, 1000))
+        output = f"{top}/{what}"
+        capsys.readouterr()
+        assert main(["detect", FAKE, f"--input={top}/in", f"--output={output}", "--part_size=2"]) == 3
+        assert f"{output}/{path}" in (printed := capsys.readouterr().err)
+        assert "SlowDown (HTTP 503)" in printed
+        assert not storage.exists(f"{output}/run.json")
+        assert not storage.exists(f"{output}/_SUCCESS")
+        s3.set_faults()
+        assert main(["report", output, f"--output={tmp_path}/r.html"]) == 2
+        assert main(["detect", FAKE, f"--input={top}/in", f"--output={output}", "--overwrite"]) == 0
+
+
+@pytest.mark.slow
+def test_a_listing_of_100_000_objects(s3: Store) -> None:
+    s3.fill("many/", 100_000)
+    code = f"""if True:
+        import resource, time
+        from beam_jobs import matching
+        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+        found = last = 0
+        for one in matching.match(["s3://{BUCKET}/many/*.jpg"]):
+            assert found == 0 or one.file_name > last
+            found, last = found + 1, one.file_name
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        print(found, last, grown // 1024, time.process_time() - start)
+    """
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    found, last, grown_mb, cpu_s = ran.stdout.split()
+    assert (found, last) == ("100000", "099999.jpg")
+    assert int(grown_mb) < 100
+    assert float(cpu_s) < 60

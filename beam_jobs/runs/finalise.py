@@ -126,7 +126,7 @@ class _Hashing(io.RawIOBase):
 
 
 def _as_it_is(root: str, file: FileRecord) -> FileRecord:
-    """Of two attempts at a part at the same time, the record may be one's and the times another's; the rest is alike."""
+    """Of two attempts at a part, the record may be one's and the file of times another's; the rest is alike."""
     return file_record(root, file.path, file.rows) if file.path.startswith("timings/") else file
 
 
