@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from http.server import ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs
 
 BUCKET = "pictures"
 KEY_ID, SECRET, TOKEN = "AKIALOOPBACKTESTKEY0", "sEcReT/Loopback+0123456789abcdefghijklmn", "tOkEn//loopback//98765"
@@ -73,9 +74,9 @@ class Store:
         """How many requests have failed, or waited, so far."""
         return int(self._control({})["injected"])
 
-    def fill(self, prefix: str, count: int) -> None:
-        """Makes so many objects of one byte."""
-        self._control({"fill": [prefix, count]})
+    def list_many(self, prefix: str, count: int) -> None:
+        """Lists so many objects below a prefix, 1,000 a page as S3 does. By itself: moto sorts all for each page."""
+        self._control({"many": [prefix, count]})
 
     def _control(self, what: dict[str, Any]) -> dict[str, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
@@ -143,8 +144,21 @@ def _serve_s3() -> None:
 
     moto = DomainDispatcherApplication(create_backend_app)
     faults = _Faults()
-    backend = s3_backends["123456789012"]["aws"]
-    backend.create_bucket(BUCKET, "us-east-1")
+    many: dict[str, int] = {}
+    s3_backends["123456789012"]["aws"].create_bucket(BUCKET, "us-east-1")
+
+    def page(start: Any, prefix: str, count: int, first: int) -> list[bytes]:
+        last = min(first + 1000, count)
+        token = f"<NextContinuationToken>{last}</NextContinuationToken>" if last < count else ""
+        objects = "".join(
+            f"<Contents><Key>{prefix}{i:06d}.jpg</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>1</Size>"
+            "</Contents>"
+            for i in range(first, last)
+        )
+        truncated = "true" if token else "false"
+        body = f"<ListBucketResult><IsTruncated>{truncated}</IsTruncated>{token}{objects}</ListBucketResult>".encode()
+        start("200 OK", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+        return [body]
 
     def refusal(start: Any, status: str, code: str) -> list[bytes]:
         body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>as asked for</Message></Error>".encode()
@@ -156,8 +170,7 @@ def _serve_s3() -> None:
         if path == _CONTROL:
             what = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
             faults.control(what)
-            for i in range(what["fill"][1] if "fill" in what else 0):
-                backend.put_object(BUCKET, f"{what['fill'][0]}{i:06d}.jpg", b"x")
+            many.update([what["many"]] if "many" in what else [])
             start("200 OK", [("Content-Type", "application/json")])
             return [json.dumps({"injected": faults.injected}).encode()]
         fault = faults.of(method, path)
@@ -175,6 +188,9 @@ def _serve_s3() -> None:
             return refusal(start, "403", "InvalidAccessKeyId")
         if environ.get("HTTP_X_AMZ_SECURITY_TOKEN", TOKEN) != TOKEN:
             return refusal(start, "403", "InvalidToken")
+        query = parse_qs(environ["QUERY_STRING"])
+        if "list-type" in query and (prefix := query.get("prefix", [""])[0]) in many:
+            return page(start, prefix, many[prefix], int(query.get("continuation-token", ["0"])[0]))
         answer = moto(environ, start)
         if fault is not None and fault.kind == "half":
             body = b"".join(answer)

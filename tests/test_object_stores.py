@@ -300,7 +300,7 @@ def test_what_a_store_never_gives_is_a_failure_and_what_it_never_takes_ends_the_
 
 @pytest.mark.slow
 def test_a_listing_of_100_000_objects(s3: Store) -> None:
-    s3.fill("many/", 100_000)
+    s3.list_many("many/", 100_000)
     code = f"""if True:
         import resource, time
         from beam_jobs import matching
