@@ -103,9 +103,7 @@ class _DetectFn(beam.DoFn):
         self._pool = self._shared.acquire()
 
     def start_bundle(self) -> None:
-        settings = self._source.settings
-        all_records = settings.input_format == "tfrecord"
-        self._feeder = Feeder(self._pool, all_records=all_records, max_bytes=settings.max_bytes)
+        self._feeder = Feeder.of(self._pool, self._source.settings)
 
     def process(self, group: Group) -> Iterator[tuple[int, bytes]]:
         for rows in self._feeder.put(*group):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
@@ -31,7 +31,7 @@ class ReadPlan(beam.PTransform):
     """
 
     root: str
-    parts: range
+    parts: Sequence[int]
     group_size: int
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[Group]:
@@ -45,13 +45,18 @@ class ReadPlan(beam.PTransform):
 
 
 def groups_of_part(part: int, root: str, group_size: int) -> Iterator[Group]:
+    """The groups of a part."""
+    return ((part, group) for group in groups_of(read_part(root, part), group_size))
+
+
+def groups_of(planned: Iterable[PlannedInput], group_size: int) -> Iterator[tuple[Work, ...]]:
     """The inputs of a part, in groups of `group_size` or of `GROUP_BYTES`, those with most bytes first.
 
-    So large files share no group, and are not what a worker begins when the others are done.
+    So large files share no group, and are not what a worker begins when the others are done. Of inputs with the same
+    content, one counts.
     """
-    groups = list(_groups(read_part(root, part), group_size))
-    for group in sorted(groups, key=lambda group: -group.bytes):
-        yield part, tuple(group.works)
+    for group in sorted(_groups(planned, group_size), key=lambda group: -group.bytes):
+        yield tuple(group.works)
 
 
 @dataclass
