@@ -181,7 +181,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
                 return DONE
             manifest = _wait(root, result)
         evaluated = None
-        if evaluate_here and manifest.status == "succeeded":
+        if manifest.status == "evaluating":
             evaluated, manifest = _evaluate(options, root, job, manifest, truth, beam_args)
         if manifest.status == "succeeded":
             mark_success(root)
@@ -246,8 +246,9 @@ def _evaluate(
     request = evaluation_of(options, root, job)
     start_afresh(request.output, request.output)
     evaluated = evaluate(request, beam_args, truth)
-    files = (f"{layout.EVALUATION_FOLDER}/{name}" for name in EVALUATION_FILES)
-    manifest = msgspec.structs.replace(manifest, files=[*manifest.files, *(file_record(root, f) for f in files)])
+    paths = (f"{layout.EVALUATION_FOLDER}/{name}" for name in EVALUATION_FILES)
+    files = [*manifest.files, *(file_record(root, path) for path in paths)]
+    manifest = msgspec.structs.replace(manifest, status="succeeded", files=files)
     manifest.write(root)
     return evaluated, manifest
 

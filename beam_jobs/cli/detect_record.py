@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from beam_jobs import matching, storage
 from beam_jobs.cli.detect_job import request_of
+from beam_jobs.cli.redaction import redacted
 from beam_jobs.cli.summary import LISTED_PICTURES
 from beam_jobs.detectors.base import DetectorInfo
 from beam_jobs.pipelines import DetectJob
@@ -32,7 +33,7 @@ def launch_of(
 ) -> Launch:
     """What is known of a run whose parts are about to be begun."""
     return Launch(
-        command=[storage.display_name(word) for word in command],
+        command=[storage.display_name(word) for word in redacted(command)],
         request=request_of(options),
         versions=launched_versions(),
         job=job.identity(),

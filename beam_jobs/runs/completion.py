@@ -96,7 +96,7 @@ def complete(
     failed = rate > launch.max_failure_rate or (counts.failed and not counts.images)
     manifest = Manifest(
         version=MANIFEST_VERSION,
-        status="failed" if failed else "succeeded",
+        status="failed" if failed else "evaluating" if launch.evaluate else "succeeded",
         program_version=program_version(),
         command=launch.command,
         job=launch.job,
@@ -138,6 +138,6 @@ def complete_elsewhere(parts: int, root: str, due: int) -> str:
         raise JobError(f"{parts} of {due} parts were committed: the run is not complete. Please report this.")
     launch = Launch.read(root)
     manifest = complete(root, launch)
-    if manifest.status == "succeeded" and not launch.evaluate:
+    if manifest.status == "succeeded":
         mark_success(root)
     return layout.MANIFEST

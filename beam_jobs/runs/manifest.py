@@ -68,7 +68,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """The whole of `run.json`. `counts`, `model` and the `files` (but for timings) are the same on every run."""
 
     version: int
-    status: Literal["succeeded", "failed"]
+    #: `evaluating`: the tables are whole, but what `--ground_truth` asks for is not there, or not yet.
+    status: Literal["succeeded", "failed", "evaluating"]
     program_version: str
     command: list[str]
     job: dict[str, Any]
@@ -130,7 +131,7 @@ def _no_manifest(root: str) -> str:
 
 def mark_success(root: str) -> None:
     """Writes `_SUCCESS`, the last file of a run."""
-    # Not empty: Beam's S3 client cannot write an object without bytes.
+    # Not empty: not every store takes an object without bytes.
     storage.write_atomic(storage.join(root, layout.SUCCESS), b"\n")
 
 
