@@ -26,6 +26,7 @@ PIXEL_MODELS = {
     "no_count": ("uint8", [1, None, None, 3]),
     "unbatched": ("uint8", [1, None, None, 3]),
     "nan": ("uint8", [1, None, None, 3]),
+    "nan_boxes": ("uint8", [1, None, None, 3]),
     "masks": ("uint8", [1, None, None, 3]),
     "keypoints": ("uint8", [1, None, None, 3]),
 }
@@ -101,6 +102,8 @@ def _pixel_model(name: str) -> Callable[[Any], dict[str, Any]]:
             outputs = {key: value[0] for key, value in outputs.items()}
         if name == "nan":
             outputs["detection_scores"] *= tf.where(outputs["num_detections"] > 0, float("nan"), 1.0)[:, None]
+        if name == "nan_boxes":
+            outputs["detection_boxes"] *= tf.where(outputs["num_detections"] > 0, float("nan"), 1.0)[:, None, None]
         return outputs
 
     return model
