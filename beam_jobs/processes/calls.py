@@ -172,11 +172,22 @@ def _one_each(found: Sequence[Detections], pictures: int) -> Sequence[Detections
     """The detections of a call. What a detector of somebody else's gives may be anything."""
     if isinstance(found, Sequence) and len(found) == pictures and all(isinstance(one, Detections) for one in found):
         for one in found:
-            if not np.isfinite(one.scores).all():
-                raise InputError("infer", "inference", "The detector gave scores that are not finite numbers.")
+            if fault := _not_numbers(one):
+                raise InputError("infer", "inference", f"The detector gave {fault}.")
         return found
     given = [type(item).__name__ for item in found] if isinstance(found, Sequence) else type(found).__name__
     raise TypeError(f"detect() must return one Detections a picture, got {given} for {counted(pictures, 'picture')}")
+
+
+def _not_numbers(found: Detections) -> str | None:
+    """What of it makes no sense: then nothing of that picture can be trusted. Sides of boxes may be infinite."""
+    if not np.isfinite(found.scores).all():
+        return "scores that are not finite numbers"
+    if np.isnan(found.boxes).any():
+        return "boxes that are not numbers"
+    if found.masks is not None and not np.isfinite(found.masks.grids).all():
+        return "masks that are not finite numbers"
+    return None
 
 
 def _refusal(error: Exception) -> InputError:
