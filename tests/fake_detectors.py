@@ -89,6 +89,22 @@ def slow_on_large() -> ColourDetector:
     return _Slow()
 
 
+#: Names the file that `Awaiting` waits for.
+AWAITED = "BEAM_JOBS_TEST_AWAITED"
+
+
+class Awaiting(ColourDetector):
+    """At a picture of `FATAL_WIDTH` it waits for a file, and gives up after a while."""
+
+    def one(self, picture: Picture) -> Detections:
+        deadline = time.monotonic() + 30
+        while picture.shape[1] == FATAL_WIDTH and not os.path.exists(os.environ[AWAITED]):
+            if time.monotonic() > deadline:
+                raise TimeoutError("It did not come.")
+            time.sleep(0.01)
+        return super().one(picture)
+
+
 class BoxesOnly(ColourDetector):
     """Says what it gives, as SavedModels do."""
 

@@ -24,6 +24,7 @@ from beam_jobs.records import image_id_of
 from beam_jobs.runs import layout
 from beam_jobs.runs.check import check_run
 from beam_jobs.runs.manifest import Manifest
+from tests.fake_detectors import AWAITED, FATAL_WIDTH
 from tests.pictures import BLUE, GREEN, RED, encode, picture, write_pictures
 
 FAKE = "--model=tests.fake_detectors:colours"
@@ -127,6 +128,15 @@ def write_shards(folder: Path, names: list[str], pictures: Path, **extra: str) -
             for name in names[shard::2]
         ]
         write_records(str(folder / f"shard-{shard}.tfrecord"), records)
+
+
+def test_parts_are_committed_while_others_are_at_work(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "in", 8)
+    (tmp_path / "in/z.png").write_bytes(encode(picture(FATAL_WIDTH, 8)))
+    monkeypatch.setenv(AWAITED, str(tmp_path / "out/_plan/parts/part-00000.json"))
+    words = (f"--input={tmp_path}/in", "--part_size=4", "--workers=2")
+    manifest = detect(tmp_path / "out", *words, model="--model=tests.fake_detectors:Awaiting")
+    assert (manifest.counts.images, manifest.counts.failures) == (9, {})
 
 
 def test_the_same_pictures_as_tfrecords_give_the_same_detections(tmp_path):

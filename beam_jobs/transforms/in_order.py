@@ -72,26 +72,28 @@ class _DetectAndCommit(beam.DoFn):
 
     def process(self, part: int) -> Iterator[int]:
         planned = read_part(self._root, part)
-        # Of the parts before this one all groups are with the feeder.
-        before = list(self._parts)
         self._parts[part] = _Part(planned)
         for group in groups_of(planned, self._group_size):
-            self._gather(self._feeder.put(part, group))
-            for other in before:
-                if other in self._parts and not self._feeder.holds(other):
-                    yield self._commit(other)
+            yield from self._gather(self._feeder.put(part, group), put=part)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        self._gather(self._feeder.drain())
-        for part in list(self._parts):
-            yield WindowedValue(self._commit(part), MIN_TIMESTAMP, [GlobalWindow()])
+        for part in self._gather(self._feeder.drain()):
+            yield WindowedValue(part, MIN_TIMESTAMP, [GlobalWindow()])
 
     def teardown(self) -> None:
         self._shared.release()
 
-    def _gather(self, some: Iterable[PartRows]) -> None:
-        for part, rows in some:
-            self._parts[part].rows.append(rows)
+    def _gather(self, some: Iterable[PartRows], put: int | None = None) -> Iterator[int]:
+        """Takes rows; commits the parts that they complete, but not the one of which groups are being `put`."""
+        for of_part, rows in some:
+            self._parts[of_part].rows.append(rows)
+            yield from self._commit_complete(put)
+        yield from self._commit_complete(put)
+
+    def _commit_complete(self, put: int | None) -> Iterator[int]:
+        for part in list(self._parts):
+            if part != put and not self._feeder.holds(part):
+                yield self._commit(part)
 
     def _commit(self, part: int) -> int:
         start = time.thread_time()
