@@ -20,7 +20,6 @@ from beam_jobs.runs import layout
 from beam_jobs.runs.check import check_run
 from beam_jobs.runs.completion import Launch, complete
 from beam_jobs.runs.manifest import Manifest, mark_success
-from beam_jobs.storage import local
 from tests.pictures import RED, encode, picture, write_pictures
 from tests.test_detect import command, detect, promised
 
@@ -208,7 +207,7 @@ def test_the_end_of_a_run_may_be_stopped_anywhere(pictures, tmp_path, monkeypatc
         output = shutil.copytree(parts, tmp_path / f"out{steps}")
         try:
             with monkeypatch.context() as patch:
-                patch.setattr(local.os, "replace", _ending(steps))
+                patch.setattr("beam_jobs.storage.local.os.replace", _ending(steps))
                 complete(str(output), Launch.read(str(output)))
         except _Killed:
             steps += 1

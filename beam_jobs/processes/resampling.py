@@ -89,8 +89,8 @@ def _deaf() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in zip(signals, handlers, strict=True):
             signal.signal(number, handler)
-        for number in waiting[:1]:
-            signal.raise_signal(number)
+        for received in waiting[:1]:
+            signal.raise_signal(received)
 
 
 #: In a process of `_spread`, what the resamples are taken of.
