@@ -59,7 +59,7 @@ def test_a_whole_run_is_whole(whole, capsys):
 
 def test_what_is_no_finished_run_is_refused(tmp_path, capsys):
     assert main(["check", str(tmp_path)]) == 2
-    assert "not a finished run" in capsys.readouterr().err
+    assert f"{tmp_path} is not a run of beam-detect" in capsys.readouterr().err
 
 
 def _table(run: Path, name: str, part: int, change: Callable[[pa.Table], pa.Table]) -> None:
