@@ -28,10 +28,12 @@ from beam_jobs.cli.detect_job import (
     with_form,
 )
 from beam_jobs.cli.detect_record import detector_record, dry_run, manifest_of, why_failed
+from beam_jobs.cli.elsewhere import Elsewhere
 from beam_jobs.cli.profile import DetectStage, profile
 from beam_jobs.cli.progress import Progress, status
 from beam_jobs.cli.summary import LISTED_PICTURES, listing, say, summary
 from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
+from beam_jobs.engines.faults import reason
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.formats.evaluated import EVALUATION_FILES
 from beam_jobs.pipelines import DetectJob
@@ -94,6 +96,10 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
     if options.min_score is None:
         options.min_score = 0.0 if options.ground_truth else DEFAULT_MIN_SCORE  # a cut lowers AP
     with ExitStack() as stack, stages.time("total"):
+        remote = engine.remote(beam_args)
+        if options.profile and remote:
+            raise UsageError("--profile: only the local engine can tell; leave --runner out.")
+        local = remote is None
         with stages.time("model_files"):
             job = job_of(options, root)
         with stages.time("plan"), status("looking for the inputs …"):
@@ -107,16 +113,15 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
                 planner.dedupe(job.settings.max_bytes)
         with stages.time("model_form"):
             job = replace(job, spec=with_form(job.spec, planner))
-        processes = processes_for(options, planner)
+        processes = processes_for(options, planner) if remote is None else remote.slots or options.workers or 1
         # On another runner the detector is opened here only to see whether it can be.
-        local = engine.is_local(beam_args)
         here = processes if local else 1
         pool = DetectorPool(job.spec, job.settings, here, beam_args=beam_args, verbose=options.verbose)
         stack.callback(pool.close)
-        if options.profile and not local:
-            raise UsageError("--profile: only the local engine can tell; leave --runner out.")
         if not options.dry_run:
-            source = _source(job, processes, beam_args, options.verbose)  # imports Beam while the model is opened
+            source = _source(
+                job, beam_args, options.verbose, elsewhere=not local
+            )  # imports Beam while the model is opened
         with stages.time("model_open"), status(f"opening {job.spec.name} …"):
             info = pool.ready()
         job = _settled(job, info)
@@ -136,9 +141,17 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             if options.overwrite:
                 remove_run(root)
             plan = _write_plan(planner, root, job)
-        with stages.time("detect"), Progress(plan.inputs, pool.tally):
-            source = replace(source, settings=job.settings, processes=processes)
-            cpu_s = _detect(root, plan, job, source, pool if local else None, beam_args)
+        there = None if remote is None else stack.enter_context(Elsewhere(remote, root))
+        source = replace(source, settings=job.settings, processes=processes if local else options.workers or 0)
+        group_size = job.group_size or max(1, min(GROUP_SIZE, plan.inputs // (4 * processes)))
+        with stages.time("detect"):
+            if there is None:
+                with Progress(plan.inputs, pool.tally):
+                    cpu_s = _detect_here(root, plan, job, source, group_size, pool, beam_args)
+            else:
+                cpu_s, parts = None, range(len(plan.parts))
+                with Progress(plan.inputs, there.tally, there):
+                    there.run(lambda pipeline: pipelines.detect(pipeline, root, source, parts, group_size))
         with stages.time("finalise"), status("writing the COCO files and the manifest …"):
             outcome = finalise(root, plan, job.spec.categories, f"Pictures seen by {job.spec.name}, beam-detect")
     detector = detector_record(outcome.detector, job.spec, pool if local else None)
@@ -170,27 +183,24 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
     return DONE
 
 
-def _detect(
-    root: str, plan: Plan, job: DetectJob, source: PoolSource, pool: DetectorPool | None, beam_args: Sequence[str]
-) -> dict[str, float] | None:
-    """Does all parts of the plan: in this process and with its `pool`, or where the flags say.
-
-    Returns:
-        CPU seconds by step, if they were spent here.
-    """
-    group_size = job.group_size or max(1, min(GROUP_SIZE, plan.inputs // (4 * source.processes)))
+def _detect_here(
+    root: str,
+    plan: Plan,
+    job: DetectJob,
+    source: PoolSource,
+    group_size: int,
+    pool: DetectorPool,
+    beam_args: Sequence[str],
+) -> dict[str, float]:
+    """Does all parts of the plan in this process and with its `pool`; returns CPU seconds by step."""
     try:
-        if pool is None:
-            parts = range(len(plan.parts))
-            engine.run_once(lambda pipeline: pipelines.detect(pipeline, root, source, parts, group_size), beam_args)
-            return None
         source.lend(pool)
         stage = DetectStage(pool)
         run = engine.run_local(root, source, len(plan.parts), job.part_size, group_size, beam_args)
         return stage.cpu_s(run)
     except Exception as error:
         # Beam gives the error of a step as text. The pool has its own, whole.
-        raise (pool.error if pool and pool.error else JobError(engine.reason(error))) from error
+        raise (pool.error or JobError(reason(error))) from error
 
 
 def _settled(job: DetectJob, info: DetectorInfo) -> DetectJob:
@@ -208,12 +218,12 @@ def _threads(spec: DetectorSpec, info: DetectorInfo, processes: int) -> str:
     )
 
 
-def _source(job: DetectJob, processes: int, beam_args: Sequence[str], verbose: bool) -> PoolSource:
+def _source(job: DetectJob, beam_args: Sequence[str], verbose: bool, *, elsewhere: bool) -> PoolSource:
     from apache_beam.utils.shared import Shared
 
     from beam_jobs.transforms.detect import PoolSource
 
-    return PoolSource(job.spec, job.settings, processes, tuple(beam_args), verbose, Shared())
+    return PoolSource(job.spec, job.settings, 0, tuple(beam_args), verbose, Shared(), elsewhere)
 
 
 def _write_plan(planner: Planner, root: str, job: DetectJob) -> Plan:

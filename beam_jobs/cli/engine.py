@@ -17,6 +17,7 @@ from beam_jobs.errors import UsageError
 if TYPE_CHECKING:
     import apache_beam as beam
 
+    from beam_jobs.engines.remote import Remote
     from beam_jobs.transforms.detect import PoolSource
 
 #: Names of the local engine. It is pinned: Beam's own DirectRunner tries others first, one of which it downloads.
@@ -27,6 +28,19 @@ SLICE_SECONDS = 80.0
 FIRST_INPUTS = 1000
 #: Bounds the rows in memory: 32 parts of 500 pictures with 100 detections each are about 100 MB.
 MAX_SLICE_PARTS = 32
+
+
+def remote(beam_args: Sequence[str]) -> Remote | None:
+    """The runner elsewhere that these flags of Beam's name; None for the local engine.
+
+    Raises:
+        UsageError: Beam does not have it, it does not answer, or cannot do what is asked for.
+    """
+    if is_local(beam_args):
+        return None
+    from beam_jobs.engines.remote import Remote
+
+    return Remote.of(beam_args)
 
 
 def is_local(beam_args: Sequence[str]) -> bool:
@@ -84,20 +98,10 @@ def run_local(
 
 
 def run_once(build: Callable[[beam.Pipeline], object], beam_args: Sequence[str]) -> None:
-    """Runs one pipeline, in this process or where the flags say, and waits for it."""
+    """Runs one pipeline in this process."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-    runner = FnApiRunner() if is_local(beam_args) else None
-    with beam.Pipeline(runner=runner, options=PipelineOptions(list(beam_args))) as pipeline:
+    with beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(list(beam_args))) as pipeline:
         build(pipeline)
-
-
-def reason(error: Exception) -> str:
-    """Why a pipeline failed, in one line: Beam gives the error of a step as text, with its traceback."""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    last = (lines[-1].strip() if lines else type(error).__name__).split(" [while running")[0]
-    # "beam_jobs.errors.JobError: the message [while running 'the step']"
-    head, _, message = last.partition(": ")
-    return message if message and " " not in head else last

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,10 +14,12 @@ import pyarrow.compute as pc
 from beam_jobs import storage
 from beam_jobs.cli import engine, interrupt
 from beam_jobs.cli.categories import chosen_ids
+from beam_jobs.cli.elsewhere import Elsewhere
 from beam_jobs.cli.output_folder import check_output, make_output
 from beam_jobs.cli.progress import status
 from beam_jobs.cli.sides import check_images, join_results, read_truth
 from beam_jobs.cli.summary import printable, say
+from beam_jobs.engines.faults import reason
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.evaluation import metrics, outputs
 from beam_jobs.evaluation.accumulated import Accumulated
@@ -32,6 +35,11 @@ from beam_jobs.formats.image_join import How, Joined
 from beam_jobs.formats.label_map import load_label_map
 from beam_jobs.formats.results import ResultSource
 from beam_jobs.runs.manifest import versions
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+
+    from beam_jobs.engines.remote import Remote
 
 #: Names that are listed of images that one side lacks.
 NAMED = 20
@@ -118,6 +126,7 @@ def load_truth(request: Request) -> GroundTruth:
 
 def evaluate(request: Request, beam_args: Sequence[str], truth: GroundTruth | None = None) -> Evaluated:
     """Evaluates into a folder that is empty or new; `truth` is that of the request, if it has been read."""
+    remote = engine.remote(beam_args)
     truth = truth or load_truth(request)
     with status("looking at the detections …"):
         called = f"--detections {request.detections}"
@@ -133,7 +142,7 @@ def evaluate(request: Request, beam_args: Sequence[str], truth: GroundTruth | No
                 sources = [*store_results(request.output, parsed.results)]
                 del parsed, results
         groups = number_of_groups(settings, truth.images.num_rows)
-        sums, finished = _evaluated(request, sources, shards, groups, settings, truth.categories, beam_args)
+        sums, finished = _evaluated(request, sources, shards, groups, settings, truth.categories, beam_args, remote)
         if request.engine == "pycocotools":
             accumulated = _oracle(request.output, settings, truth, sources)
         else:
@@ -175,21 +184,29 @@ def _evaluated(
     settings: EvaluationSettings,
     categories: Mapping[int, str],
     beam_args: Sequence[str],
+    remote: Remote | None,
 ) -> tuple[Sums, Finished]:
     from beam_jobs import pipelines
     from beam_jobs.transforms.evaluate import SUMS
 
     root = request.output
+
+    def build(pipeline: beam.Pipeline) -> object:
+        return pipelines.evaluate(pipeline, root, sources, shards, groups, settings, categories)
+
     try:
-        engine.run_once(
-            lambda pipeline: pipelines.evaluate(pipeline, root, sources, shards, groups, settings, categories),
-            beam_args,
-        )
+        if remote is None:
+            engine.run_once(build, beam_args)
+        else:
+            with Elsewhere(remote) as there:
+                there.run(build)
     except (ValueError, UsageError) as error:
         # Beam keeps the kind of an error that a step raises in this process.
-        raise UsageError(f"The detections cannot be evaluated so: {engine.reason(error)}.") from error
+        raise UsageError(f"The detections cannot be evaluated so: {reason(error)}.") from error
+    except JobError:
+        raise
     except Exception as error:
-        raise JobError(engine.reason(error)) from error
+        raise JobError(reason(error)) from error
     sums = Sums.from_bytes(storage.read_bytes(storage.join(root, SUMS)))
     if sums.counts["unknown_categories"] and not sums.counts["detections"] + sums.counts["other_categories"]:
         raise UsageError(
