@@ -8,13 +8,15 @@ to a file of its own, as a runner need not read a pipe; the file goes with the w
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from beam_jobs.processes.parent import end_with_parent
 
@@ -33,6 +35,12 @@ def main(words: Sequence[str] | None = None) -> None:
     # Older runners pass the other endpoints here as well; the provision service gives them, too.
     options, _ = parser.parse_known_args(words)
     log = _log_to_file(options.id)
+
+    def end(*_: object) -> NoReturn:
+        _remove_empty(log)
+        os._exit(128 + signal.SIGTERM)  # at once: Beam's threads would go on
+
+    signal.signal(signal.SIGTERM, end)  # is how runners end a worker
     end_with_parent()
     info = _provision(options.provision_endpoint, options.id)
     os.environ.update(_variables(info, options.id, options.semi_persist_dir))
@@ -41,8 +49,7 @@ def main(words: Sequence[str] | None = None) -> None:
     from apache_beam.runners.worker import sdk_worker_main
 
     sdk_worker_main.main([])
-    if not log.stat().st_size:
-        log.unlink()
+    _remove_empty(log)
 
 
 def _log_to_file(worker_id: str) -> Path:
@@ -57,6 +64,12 @@ def _log_to_file(worker_id: str) -> Path:
         os.dup2(descriptor, standard)
     os.close(descriptor)
     return path
+
+
+def _remove_empty(log: Path) -> None:
+    with contextlib.suppress(OSError):
+        if not log.stat().st_size:
+            log.unlink()
 
 
 def _provision(endpoint: str, worker_id: str) -> Any:
