@@ -1,8 +1,8 @@
 """A job server for tests: Beam's own in Python, which starts workers as Beam's Java runners start those of PROCESS.
 
 Run as `python -m tests.portable_job_service WORKERS`; it prints its port, and ends with its standard input.
-What it has in common with Flink: the job comes over the Job API from another process, and workers are processes that are
-started with `--id` and `--provision_endpoint` and the variables of the job. What a bundle is, is its own.
+What it has in common with Flink: the job comes over the Job API from another process, and workers are processes that
+are started with `--id` and `--provision_endpoint` and the variables of the job. What a bundle is, is its own.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Runs on a runner elsewhere: over Beam's Job API, in workers that our boot program starts. The job server is Beam's own
-in Python, as a process of its own (`portable_job_service`); Flink's is in `test_flink`.
+"""Runs on a runner elsewhere: over Beam's Job API, in workers that our boot program starts.
+
+The job server is Beam's own in Python, as a process of its own (`portable_job_service`); for Flink's see `test_flink`.
 """
 
 from __future__ import annotations
