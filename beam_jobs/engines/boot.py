@@ -34,7 +34,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--semi_persist_dir", default=tempfile.gettempdir())
     # Older runners pass the other endpoints here as well; the provision service gives them, too.
     options, _ = parser.parse_known_args(words)
-    log = _log_to_file(options.id)
+    worker_id = options.id.strip("'")  # Beam's Prism quotes it
+    log = _log_to_file(worker_id)
 
     def end(*_: object) -> NoReturn:
         _remove_empty(log)
@@ -42,8 +43,8 @@ def main(words: Sequence[str] | None = None) -> None:
 
     signal.signal(signal.SIGTERM, end)  # is how runners end a worker
     end_with_parent()
-    info = _provision(options.provision_endpoint, options.id)
-    os.environ.update(_variables(info, options.id, options.semi_persist_dir))
+    info = _provision(options.provision_endpoint, worker_id)
+    os.environ.update(_variables(info, worker_id, options.semi_persist_dir))
     # It logs all options of the job, and among them may be keys of file systems.
     logging.getLogger("apache_beam.runners.worker.sdk_worker_main").setLevel(logging.WARNING)
     from apache_beam.runners.worker import sdk_worker_main
