@@ -114,7 +114,7 @@ def test_an_error_of_a_worker_is_one_line_of_python(folder, service):
     )
     assert done.returncode == 2
     *_, last = done.stderr.strip().splitlines()
-    assert last == f"beam-detect: error: The detector {model} cannot be opened: ValueError: no weights here"
+    assert last == f"beam-detect: error: --model {model}: the factory raised ValueError: no weights here"
     assert "Traceback" not in done.stderr
 
 

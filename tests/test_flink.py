@@ -137,7 +137,7 @@ def test_jobs_by_rest(cluster, tmp_path):
         endless.wait()
 
     wait_for(lambda: state(rest, "failing") == "FAILED")
-    with pytest.raises(JobError, match="^/ by zero$"):
+    with pytest.raises(JobError, match=r"^/ by zero$"):
         RunningJob(Submitted(rest, "failing"), "failing", rest).wait()
 
 
