@@ -106,6 +106,7 @@ def test_the_same_bytes_as_locally(folder, service):
     assert not (folder / "out" / progress.FOLDER).exists()
 
 
+@pytest.mark.slow
 def test_an_error_of_a_worker_is_one_line_of_python(folder, service):
     model = "tests.fake_detectors:only_with_marker"
     # Workers have the environment of the service that starts them, which has no marker.
@@ -118,6 +119,7 @@ def test_an_error_of_a_worker_is_one_line_of_python(folder, service):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_asks_and_leaves_the_job_running(folder, service):
     command = words_of(folder, "left", "--runner=PortableRunner", service, model="--model=tests.fake_detectors:Slow")
     ours, theirs = pty.openpty()

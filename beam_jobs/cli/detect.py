@@ -119,29 +119,29 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         pool = DetectorPool(job.spec, job.settings, here, beam_args=beam_args, verbose=options.verbose)
         stack.callback(pool.close)
         if not options.dry_run:
-            source = _source(
-                job, beam_args, options.verbose, elsewhere=not local
-            )  # imports Beam while the model is opened
+            # Imports Beam while the model is opened.
+            source = _source(job, beam_args, options.verbose, elsewhere=not local)
         with stages.time("model_open"), status(f"opening {job.spec.name} …"):
             info = pool.ready()
         job = _settled(job, info)
         check_evaluated(options.iou_type, job.spec.name, info)
-        _LOGGER.info("%s", _threads(job.spec, info, processes))
-        if not local:
+        if local:
+            _LOGGER.info("%s", _threads(job.spec, info, processes))
+        else:
             pool.close()
-        elif not (info.on_gpu or options.workers or processes == 1):
+        if local and not (info.on_gpu or options.workers or processes == 1):
             # A GPU that TensorFlow cannot use.
             pool.grow(len(os.sched_getaffinity(0)))
             processes = pool.size
         if options.dry_run:
             say(dry_run(options, job, planner, matches, info, processes))
             return DONE
+        there = None if remote is None else stack.enter_context(Elsewhere(remote, root))
         interrupt.left_behind.append(f"{options.output} holds an unfinished run: --overwrite starts it afresh.")
         with stages.time("plan_write"):
             if options.overwrite:
                 remove_run(root)
             plan = _write_plan(planner, root, job)
-        there = None if remote is None else stack.enter_context(Elsewhere(remote, root))
         source = replace(source, settings=job.settings, processes=processes if local else options.workers or 0)
         group_size = job.group_size or max(1, min(GROUP_SIZE, plan.inputs // (4 * processes)))
         with stages.time("detect"):

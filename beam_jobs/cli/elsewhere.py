@@ -23,7 +23,7 @@ _LOOK_SECONDS = 2.0
 
 
 class Elsewhere:
-    """Runs pipelines on a runner elsewhere, one after the other. A context manager.
+    """Runs a pipeline on a runner elsewhere. A context manager.
 
     When it is left because the user, or the system, asked the program to end, the job is cancelled; on a terminal the
     user is asked first.
@@ -45,6 +45,8 @@ class Elsewhere:
         self.state = ""
 
     def __enter__(self) -> Elsewhere:
+        # Fetches what is missing, before anything is written.
+        self._flags = self._remote.flags(lambda line: report_to_stderr(f"beam-detect: {line}"))
         if self._root:
             self._thread.start()
         return self
@@ -59,14 +61,13 @@ class Elsewhere:
             remove_progress(self._root)
 
     def run(self, build: Callable[[beam.Pipeline], object]) -> None:
-        """Submits one pipeline, and waits for its end.
+        """Submits the pipeline, and waits for its end.
 
         Raises:
             UsageError, JobError: what a worker raised; or the job cannot be submitted.
         """
         self.state = "submitting"
-        flags = self._remote.flags(lambda line: report_to_stderr(f"beam-detect: {line}"))
-        self._job = submit(build, flags, self._remote.rest)
+        self._job = submit(build, self._flags, self._remote.rest)
         report_to_stderr(f"beam-detect: job {self._job.where}")
         self._job.wait()
         self._job = None

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +93,32 @@ class RunningJob:
         return reason(error)
 
 
+class _LastLines(logging.Handler):
+    """Keeps the last lines that a job server said; Beam logs them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: deque[str] = deque(maxlen=100)
+        self._loggers = [logging.getLogger(name) for name in ("FlinkJarJobServer", "SparkJarJobServer")]
+        for logger in self._loggers:
+            logger.setLevel(logging.INFO)
+            logger.propagate = logging.getLogger("beam_jobs").isEnabledFor(logging.INFO)  # with --verbose
+            logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(record.getMessage())
+
+    def text(self) -> str:
+        """The lines."""
+        return "\n".join(self._lines)
+
+    def close(self) -> None:
+        """Listens no more."""
+        for logger in self._loggers:
+            logger.removeHandler(self)
+        super().close()
+
+
 def submit(build: Callable[[beam.Pipeline], object], flags: Sequence[str], rest: FlinkRest | None) -> RunningJob:
     """Submits one pipeline and returns at once.
 
@@ -103,12 +132,20 @@ def submit(build: Callable[[beam.Pipeline], object], flags: Sequence[str], rest:
     name = options.view_as(GoogleCloudOptions).job_name
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
-    ours = signal.getsignal(signal.SIGINT)
+    ours, hook = signal.getsignal(signal.SIGINT), threading.excepthook
+    # A thread of gRPC's fails with a traceback when the channel to a job server that did not start is closed.
+    threading.excepthook = lambda _: None
+    said = _LastLines()
     try:
         result = pipeline.run()
+        threading.excepthook = hook
     except Exception as error:
-        raise JobError(f"The job cannot be submitted: {reason(error)}") from error
+        why = reason(error)
+        if "Service failed to start" in why:
+            why = f"Beam's job server did not start: {reason_in(said.text()) or why}"
+        raise JobError(f"The job cannot be submitted: {why}") from error
     finally:
+        said.close()
         # Beam's, which ends its job server at once, would leave nobody to cancel the job.
         signal.signal(signal.SIGINT, ours)
     return RunningJob(result, name, rest)
