@@ -48,7 +48,8 @@ class SharedPool:
             if self._pool is None:
                 self._pool = self._make()
             self._users += 1
-            self._pool.grow(min(self._users, self._grow_to))
+            if self._grow_to:
+                self._pool.grow(min(self._users, self._grow_to))
             return self._pool
 
     def release(self) -> None:
