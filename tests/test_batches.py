@@ -21,6 +21,7 @@ from beam_jobs.processes.calls import Answer, Caller
 from beam_jobs.processes.picture import PictureSettings, PictureWorker, Work
 from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.records import Detections, ImageKey
+from beam_jobs.runs.check import check_run
 from beam_jobs.runs.manifest import Manifest
 from tests import fake_detectors
 from tests.pictures import GREEN, RED, encode, picture, write_pictures
@@ -221,6 +222,7 @@ def test_a_process_holds_a_bounded_number_of_pixels(works, monkeypatch) -> None:
 
 def run(output: Path, *words: str, model: str = "tests.fake_detectors:Together") -> Manifest:
     assert main(["detect", f"--output={output}", f"--model={model}", *words]) == 0
+    assert list(check_run(str(output))) == []
     return Manifest.read(str(output))
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from beam_jobs.engines import completed
 from beam_jobs.engines.faults import reason_in
-from beam_jobs.engines.remote import Remote
 from beam_jobs.engines.worker_environment import process_environment
 from beam_jobs.errors import UsageError
 from beam_jobs.runs import progress
@@ -97,7 +97,7 @@ def contents(run: Path) -> dict[str, bytes]:
 def test_the_same_bytes_as_locally(folder, service):
     done = detect(folder, "out", "--runner=PortableRunner", service)
     assert done.returncode == 0, done.stderr
-    assert "beam-detect: job beam-detect-" in done.stderr
+    assert re.search(r"^job +beam-detect-\w+$", done.stdout, re.MULTILINE)
     manifest = Manifest.read(str(folder / "out"))
     assert (manifest.status, manifest.counts.inputs, manifest.counts.failed) == ("succeeded", 62, 2)
     # Both workers were at work, with one process each.
@@ -134,11 +134,11 @@ def test_ctrl_c_asks_and_leaves_the_job_running(folder, service):
     os.write(ours, b"n\n")
     said = read_until(ours, None)
     assert process.wait() == 130
-    assert "goes on" in said
-    assert "left holds an unfinished run" in said
+    assert "is left running. The job goes on;" in " ".join(said.split())
     os.close(ours)
-    # Nine parts of seven inputs: all of them, in the end.
-    wait_for(lambda: len(list((left / "_plan" / "parts").glob("part-*.json"))) == 9)
+    # It is complete in the end.
+    wait_for(lambda: (left / "run.json").exists())
+    assert Manifest.read(str(left)).counts.inputs == 62
 
 
 def wait_for(what: Callable[[], bool]) -> None:
@@ -163,13 +163,13 @@ def test_what_the_user_gives_wins(tmp_path):
     jar = tmp_path / "mine.jar"
     jar.touch()
     given = ["--runner=FlinkRunner", "--flink_master=[local]", f"--flink_job_server_jar={jar}", "--parallelism=3"]
-    added = Remote.of(given).flags(print)[len(given) :]
+    added = completed(given)[len(given) :]
     assert not [
         flag for flag in added if flag.startswith(("--flink_job_server_jar", "--parallelism", "--flink_master"))
     ]
     assert {"--environment_type=PROCESS", "--flink_version=1.20", "--execution_mode_for_batch=BATCH"} <= set(added)
     own = [*given, "--environment_type=EXTERNAL", "--environment_config=localhost:5", "--job_name=mine"]
-    added = Remote.of(own).flags(print)[len(own) :]
+    added = completed(own)[len(own) :]
     assert not [flag for flag in added if flag.startswith(("--environment", "--job_name"))]
 
 
@@ -186,7 +186,7 @@ def test_what_is_missing_is_said(words, message, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("BEAM_DETECT_CACHE", str(tmp_path / "cache"))
     with pytest.raises(UsageError, match=re.escape(message)):
-        Remote.of(["--runner=FlinkRunner", *words]).flags(print)
+        completed(["--runner=FlinkRunner", *words])
 
 
 def test_workers_get_no_secrets_but_know_the_way():

@@ -182,7 +182,7 @@ def test_the_same_bytes_as_locally(with_job_server, folder, parallelism):
     output = f"flink-{with_job_server.flink}-{parallelism}"
     done = detect(folder, output, *flags)
     assert done.returncode == 0, done.stderr
-    assert f"on http://{with_job_server.master}" in done.stderr
+    assert f"on http://{with_job_server.master}" in done.stdout
     assert Manifest.read(str(folder / output)).detector.processes == parallelism
     assert contents(folder / output) == contents(folder / "local")
     # Workers, and their detector processes, end with the job.

@@ -77,9 +77,10 @@ class TestList:
             assert process.wait() == 0
         lines = said.splitlines()
         assert [line.split(" ")[0] for line in lines] == ["NAME", "coco-ssd", *ZOO]
-        assert lines[1].endswith("default")
-        assert lines[3].split("  ")[0] == "centernet_hg104_512x512_kpts_coco17_tpu-32"
-        assert lines[3].split()[1:] == ["CenterNet", "512x512", "76", "40.0", "keypoints", "61.4"]
+        assert lines[1].split() == ["coco-ssd", "-", "-", "default"]
+        assert lines[3].split() == ["centernet_hg104_512x512_kpts_coco17_tpu-32", "76", "40.0", "kpts", "61.4"]
+        assert lines[13].split() == [D0, "39", "33.6", "512x512"]
+        assert lines[0].index("STATE") + len("cached") <= 80
         assert not cache.exists()
 
     def test_json(self, capsys: pytest.CaptureFixture[str], server: ModelServer) -> None:
@@ -124,7 +125,7 @@ class TestCache:
         server.files["/m.tar.gz"] = server.files[PATH]
         assert run(capsys, "fetch", D0, url)[0] == 0
         assert len(server.asked_for()) == 2
-        assert run(capsys)[1].splitlines()[-1].split() == [url, *"-----", "cached"]
+        assert run(capsys)[1].splitlines()[-1].split() == [url, *"---", "cached"]
         assert run(capsys, "verify")[:2] == (0, f"{D0}: whole\n{url}: whole\n")
         (folder / "saved_model" / "saved_model.pb").write_bytes(b"grapH")
         status, out, _ = run(capsys, "verify")

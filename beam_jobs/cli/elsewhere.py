@@ -5,38 +5,34 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from beam_jobs.cli import interrupt
-from beam_jobs.detectors.cache import report_to_stderr
-from beam_jobs.engines.remote import Remote
-from beam_jobs.engines.running import RunningJob, submit
+from beam_jobs.engines.running import RunningJob
 from beam_jobs.processes.picture import Tally
-from beam_jobs.runs.progress import read_progress, remove_progress
-
-if TYPE_CHECKING:
-    import apache_beam as beam
+from beam_jobs.runs.progress import read_progress
 
 _LOOK_SECONDS = 2.0
 
 
 class Elsewhere:
-    """Runs a pipeline on a runner elsewhere. A context manager.
+    """Waits for a job that was submitted. A context manager.
 
-    When it is left because the user, or the system, asked the program to end, the job is cancelled; on a terminal the
-    user is asked first.
+    When it is left because the user, or the system, asked the program to end, the job is cancelled, but for one that is
+    detached; on a terminal the user is asked first.
 
     Args:
-        remote: the runner.
+        job: the job.
+        when_cancelled: what the user should then know of what is left behind.
         root: the run's folder, where workers write down how far they are; None if they do not.
     """
 
-    def __init__(self, remote: Remote, root: str | None = None) -> None:
-        self._remote = remote
+    def __init__(self, job: RunningJob, when_cancelled: Sequence[str], root: str | None = None) -> None:
+        self._job = job
+        self._when_cancelled = when_cancelled
         self._root = root
-        self._job: RunningJob | None = None
+        self._ended = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, name="elsewhere", daemon=True)
         #: How far the job is.
@@ -45,53 +41,39 @@ class Elsewhere:
         self.state = ""
 
     def __enter__(self) -> Elsewhere:
-        # Fetches what is missing, before anything is written.
-        self._flags = self._remote.flags(lambda line: report_to_stderr(f"beam-detect: {line}"))
-        if self._root:
-            self._thread.start()
+        self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.join()
         stopped = interrupt.received()
-        left = self._job is not None and stopped is not None and not self._cancelled(self._job, stopped)
-        if self._root and not left:
-            remove_progress(self._root)
+        if stopped is None or self._ended or self._job.detached:
+            return
+        if not _is_to_be_cancelled(self._job, stopped):
+            interrupt.left_behind.insert(0, f"The job {self._job.where} is left running.")
+            return
+        ended = "was cancelled" if self._job.cancel() else "was asked to end, and has not ended yet"
+        interrupt.left_behind[:] = [f"The job {self._job.where} {ended}.", *self._when_cancelled]
 
-    def run(self, build: Callable[[beam.Pipeline], object]) -> None:
-        """Submits the pipeline, and waits for its end.
+    def wait(self) -> None:
+        """Waits for the end of the job.
 
         Raises:
-            UsageError, JobError: what a worker raised; or the job cannot be submitted.
+            UsageError, JobError: what a worker raised; or somebody cancelled it.
         """
-        self.state = "submitting"
-        self._job = submit(build, self._flags, self._remote.rest)
-        report_to_stderr(f"beam-detect: job {self._job.where}")
         self._job.wait()
-        self._job = None
+        self._ended = True
 
     def _look(self) -> None:
-        assert self._root is not None
         while not self._stop.wait(_LOOK_SECONDS):
+            state = self._job.state()
+            self.state = "" if state == "RUNNING" else state.lower()
+            if self._root is None:
+                continue
             seen = read_progress(self._root)
             self.tally.pictures, self.tally.tfrecord_files = seen.pictures, seen.tfrecord_files
             self.tally.failures.update({code: n - self.tally.failures[code] for code, n in seen.failures.items()})
-            if self._job:
-                state = self._job.state()
-                self.state = "" if state == "RUNNING" else state.lower()
-
-    def _cancelled(self, job: RunningJob, stopped: interrupt.Interrupted) -> bool:
-        """Whether the job was cancelled, and not left to itself."""
-        interrupt.left_behind.insert(0, f"The job {job.where} goes on.")
-        if not _is_to_be_cancelled(job, stopped):
-            return False
-        if job.cancel():
-            interrupt.left_behind[0] = f"The job {job.where} was cancelled."
-        else:
-            interrupt.left_behind[0] = f"The job {job.where} was asked to end, and has not ended yet."
-        return True
 
 
 def _is_to_be_cancelled(job: RunningJob, stopped: interrupt.Interrupted) -> bool:

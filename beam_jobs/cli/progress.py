@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Protocol
 
 from beam_jobs.processes.picture import Tally
+from beam_jobs.words import counted
 
 _TERMINAL_SECONDS = 0.2
 _PIPE_SECONDS = 30.0
@@ -68,7 +69,7 @@ class Progress:
         rate = done / seconds if seconds > 0 else 0.0
         # The number of records in TFRecord files is known only at their end.
         known = not self._tally.tfrecord_files and done <= self._total
-        words = [f"{done:,} of {self._total:,} pictures" if known else f"{done:,} pictures"]
+        words = [f"{done:,} of {counted(self._total, 'picture')}" if known else counted(done, "picture")]
         if done:
             words.append(f"{rate:.1f} pictures/s")
             if known:

@@ -19,6 +19,12 @@ _SECONDS = 10.0
 FINAL = ("FINISHED", "FAILED", "CANCELED")
 
 
+def address_of(master: str) -> str:
+    """The address of `--flink_master`."""
+    address = master.strip().rstrip("/")
+    return address if address.startswith(("http://", "https://")) else f"http://{address}"
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A job of a cluster: Flink's id, and its state in Flink's words."""
@@ -44,9 +50,7 @@ class FlinkRest:
         Raises:
             UsageError: nobody answers there, or it is not Flink.
         """
-        address = master.strip().rstrip("/")
-        if not address.startswith(("http://", "https://")):
-            address = f"http://{address}"
+        address = address_of(master)
         rest = FlinkRest(address)
         try:
             known = "flink-version" in rest._get("/config")

@@ -17,6 +17,7 @@ from beam_jobs.errors import JobError, UsageError
 
 if TYPE_CHECKING:
     import apache_beam as beam
+    from apache_beam.runners.runner import PipelineResult
 
 #: For how long a job that is cancelled is waited for.
 _CANCEL_SECONDS = 30
@@ -29,11 +30,13 @@ class RunningJob:
         result: what Beam's runner gave.
         name: the job's; engines show it.
         rest: the Flink cluster that has it; None elsewhere.
+        detached: it is to go on when its launcher ends.
     """
 
-    def __init__(self, result: Any, name: str, rest: FlinkRest | None) -> None:
-        self._result = result
+    def __init__(self, result: Any, name: str, rest: FlinkRest | None, *, detached: bool = False) -> None:
+        self.result = result
         self.name = name
+        self.detached = detached
         self._rest = rest
 
     @property
@@ -54,7 +57,7 @@ class RunningJob:
             JobError: it failed, with the reason in one line; or somebody cancelled it.
         """
         try:
-            self._result.wait_until_finish()
+            self.result.wait_until_finish()
         except Exception as error:
             kind = UsageError if "beam_jobs.errors.UsageError: " in str(error) else JobError
             raise kind(self._why(error)) from error
@@ -62,7 +65,7 @@ class RunningJob:
     def cancel(self) -> bool:
         """Ends it; returns whether it is known to have ended."""
         with contextlib.suppress(Exception):  # Beam's job server may be gone, and does not pass it on on every engine
-            self._result.cancel()
+            self.result.cancel()
         deadline = time.monotonic() + _CANCEL_SECONDS
         if self._rest is None:
             return True
@@ -119,18 +122,16 @@ class _LastLines(logging.Handler):
         super().close()
 
 
-def submit(build: Callable[[beam.Pipeline], object], flags: Sequence[str], rest: FlinkRest | None) -> RunningJob:
-    """Submits one pipeline and returns at once.
+def submitted(build: Callable[[beam.Pipeline], object], beam_args: Sequence[str]) -> PipelineResult:
+    """What Beam gives for a pipeline that was submitted.
 
     Raises:
         JobError: it was not accepted.
     """
     import apache_beam as beam
-    from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+    from apache_beam.options.pipeline_options import PipelineOptions
 
-    options = PipelineOptions(list(flags))
-    name = options.view_as(GoogleCloudOptions).job_name
-    pipeline = beam.Pipeline(options=options)
+    pipeline = beam.Pipeline(options=PipelineOptions(list(beam_args)))
     build(pipeline)
     ours, hook = signal.getsignal(signal.SIGINT), threading.excepthook
     # A thread of gRPC's fails with a traceback when the channel to a job server that did not start is closed.
@@ -148,4 +149,4 @@ def submit(build: Callable[[beam.Pipeline], object], flags: Sequence[str], rest:
         said.close()
         # Beam's, which ends its job server at once, would leave nobody to cancel the job.
         signal.signal(signal.SIGINT, ours)
-    return RunningJob(result, name, rest)
+    return result

@@ -17,6 +17,7 @@ from beam_jobs.detectors.base import BatchingDetector, BatchKey, Detector, Detec
 from beam_jobs.detectors.tiles import Tiling, cut_out, merge
 from beam_jobs.errors import InputError, JobError
 from beam_jobs.records import Detections
+from beam_jobs.words import counted
 
 #: What a call may hold on a GPU when nobody says: 16 pictures of 512×512, 46 of 300×300. On a CPU, one picture.
 GPU_BATCH_PIXELS = 1 << 22
@@ -175,8 +176,7 @@ def _one_each(found: Sequence[Detections], pictures: int) -> Sequence[Detections
                 raise InputError("infer", "inference", "The detector gave scores that are not finite numbers.")
         return found
     given = [type(item).__name__ for item in found] if isinstance(found, Sequence) else type(found).__name__
-    words = "one picture" if pictures == 1 else f"{pictures} pictures"
-    raise TypeError(f"detect() must return one Detections a picture, got {given} for {words}")
+    raise TypeError(f"detect() must return one Detections a picture, got {given} for {counted(pictures, 'picture')}")
 
 
 def _refusal(error: Exception) -> InputError:

@@ -12,7 +12,7 @@ from beam_jobs import storage
 from beam_jobs.errors import InputError
 from beam_jobs.formats import tfrecord
 from beam_jobs.formats.tables import Place, RowsBuilder
-from beam_jobs.processes.picture import Reply, Tally, Work
+from beam_jobs.processes.picture import PictureSettings, Reply, Tally, Work
 from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.processes.reading import why_unreadable
 from beam_jobs.storage import display_name
@@ -46,6 +46,15 @@ class Feeder:
         self._in_flight = 2 * pool.size
         self._pending: dict[Future[list[Reply]], int] = {}
         self._containers: deque[tuple[int, Work]] = deque()
+
+    @staticmethod
+    def of(pool: DetectorPool, settings: PictureSettings) -> Feeder:
+        """The feeder of a job with these settings."""
+        return Feeder(pool, all_records=settings.input_format == "tfrecord", max_bytes=settings.max_bytes)
+
+    def holds(self, part: int) -> bool:
+        """Whether there is more to come of the groups of a part. Between two calls only, not while one yields."""
+        return part in self._pending.values() or any(part == other for other, _ in self._containers)
 
     def put(self, part: int, group: Sequence[Work]) -> Iterator[PartRows]:
         """Takes a group; yields rows that are ready. Waits while too much is in flight."""

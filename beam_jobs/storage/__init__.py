@@ -25,6 +25,7 @@ __all__ = [
     "FileTooLargeError",
     "atomic_writer",
     "display_name",
+    "exclusive",
     "exists",
     "is_dir",
     "is_remote",
@@ -154,6 +155,19 @@ def write_atomic(path: str, data: bytes) -> None:
     """Write a whole file, as `atomic_writer` does."""
     with atomic_writer(path) as file:
         file.write(data)
+
+
+@contextlib.contextmanager
+def exclusive(path: str) -> Iterator[bool]:
+    """Whether a folder, made if need be, is nobody else's for as long as the block lasts.
+
+    Only this machine's processes are told apart, and only in local folders; elsewhere it is always free.
+    """
+    if is_remote(path):
+        yield True
+        return
+    with local.exclusive(path) as free:
+        yield free
 
 
 def remove(path: str) -> None:

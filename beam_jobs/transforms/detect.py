@@ -68,8 +68,8 @@ class PoolSource:
     Args:
         processes: detector processes a worker; 0 for what suits it.
         handle: what makes it the same pool; give the same `PoolSource` to whatever shall share one.
-        elsewhere: on a cluster, whose slots are shares of its cores: `processes` 0 is one for each bundle that the
-            worker has at a time. And workers write down how far they are.
+        per_bundle: `processes` 0 is one for each bundle that the worker has at a time: where slots are shares of cores.
+        tells: workers write down how far they are.
     """
 
     spec: DetectorSpec
@@ -78,11 +78,12 @@ class PoolSource:
     beam_args: tuple[str, ...]
     verbose: bool
     handle: Shared
-    elsewhere: bool = False
+    per_bundle: bool = False
+    tells: bool = False
 
     def shared(self) -> SharedPool:
         """The pool of this worker."""
-        grow_to = suitable_processes() if self.elsewhere and not self.processes else 0
+        grow_to = suitable_processes() if self.per_bundle and not self.processes else 0
         pool: SharedPool = self.handle.acquire(lambda: SharedPool(self._make, grow_to))
         return pool
 
@@ -92,7 +93,7 @@ class PoolSource:
         lent.acquire()
 
     def _make(self) -> DetectorPool:
-        processes = self.processes or (1 if self.elsewhere else suitable_processes())
+        processes = self.processes or (1 if self.per_bundle else suitable_processes())
         return DetectorPool(self.spec, self.settings, processes, beam_args=self.beam_args, verbose=self.verbose)
 
 
@@ -122,9 +123,7 @@ class _DetectFn(beam.DoFn):
         self._told = time.monotonic()
 
     def start_bundle(self) -> None:
-        settings = self._source.settings
-        all_records = settings.input_format == "tfrecord"
-        self._feeder = Feeder(self._pool, all_records=all_records, max_bytes=settings.max_bytes)
+        self._feeder = Feeder.of(self._pool, self._source.settings)
 
     def process(self, group: Group) -> Iterator[tuple[int, bytes]]:
         for rows in self._feeder.put(*group):
@@ -147,7 +146,7 @@ class _DetectFn(beam.DoFn):
 
     def _tell(self) -> None:
         """Writes down how far this worker is."""
-        if self._source.elsewhere:
+        if self._source.tells:
             self._told = time.monotonic()
             tally = self._pool.tally
             record = ProgressRecord(tally.pictures, tally.tfrecord_files, dict(tally.failures))

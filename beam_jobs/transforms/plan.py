@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 
@@ -27,7 +27,7 @@ class ReadPlan(beam.PTransform):
     """
 
     root: str
-    parts: range
+    parts: Sequence[int]
     group_size: int
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[Group]:
@@ -41,10 +41,15 @@ class ReadPlan(beam.PTransform):
 
 
 def groups_of_part(part: int, root: str, group_size: int) -> Iterator[Group]:
-    """The inputs of a part, `group_size` at a time."""
-    works = _works(read_part(root, part))
+    """The groups of a part."""
+    return ((part, group) for group in groups_of(read_part(root, part), group_size))
+
+
+def groups_of(planned: Iterable[PlannedInput], group_size: int) -> Iterator[tuple[Work, ...]]:
+    """The inputs of a part, `group_size` at a time; of those with the same content, one counts."""
+    works = _works(planned)
     while group := tuple(islice(works, group_size)):
-        yield part, group
+        yield group
 
 
 def _works(planned: Iterable[PlannedInput]) -> Iterator[Work]:
