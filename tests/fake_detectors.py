@@ -357,3 +357,8 @@ def ends_while_loading() -> ColourDetector:
 
 def refuses() -> ColourDetector:
     raise ValueError("no weights here")
+
+
+def only_with_marker() -> ColourDetector:
+    """Can be opened where the environment says so."""
+    return ColourDetector() if "BEAM_DETECT_TEST_MARKER" in os.environ else refuses()

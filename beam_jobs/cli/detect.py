@@ -32,6 +32,7 @@ from beam_jobs.cli.detect_job import (
     with_form,
 )
 from beam_jobs.cli.detect_record import dry_run, launch_of, launched_versions, why_failed
+from beam_jobs.cli.elsewhere import Elsewhere
 from beam_jobs.cli.importing import import_beam
 from beam_jobs.cli.profile import DetectStage, profile
 from beam_jobs.cli.progress import Progress, status
@@ -50,13 +51,13 @@ from beam_jobs.runs.folder import check_output, remove_run
 from beam_jobs.runs.manifest import Manifest, mark_success
 from beam_jobs.runs.parts import file_record
 from beam_jobs.runs.plan import Plan, Planner
+from beam_jobs.runs.progress import remove_progress
 from beam_jobs.runs.resume import Begun, differences, parts_done, read_begun, sweep
 from beam_jobs.words import counted
 
 if TYPE_CHECKING:
-    from apache_beam.runners.runner import PipelineResult
-
     from beam_jobs.cli.evaluate import Evaluated
+    from beam_jobs.engines.running import RunningJob
     from beam_jobs.formats.evaluated import GroundTruth
     from beam_jobs.transforms.detect import PoolSource
 
@@ -102,6 +103,10 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         check_paths(options, beam_args)
     local = engines.is_local(beam_args)
     _check_flags(options, local=local)
+    if options.no_wait and engines.is_portable(beam_args):
+        raise UsageError(
+            "--no_wait: Beam's job server ends with this program. Leave it out; a Ctrl-C asks about the job."
+        )
     check_output(root, overwrite=options.overwrite, resume=options.resume)
     begun = read_begun(root) if options.resume else None
     with ExitStack() as stack:
@@ -174,12 +179,16 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         if local:
             manifest = _run_here(root, plan, todo, source, group_size, launch, pool, beam_args)
         else:
-            result = _submit(root, todo, source, group_size, beam_args)
+            after = list(interrupt.left_behind)
+            running = _submit(root, todo, source, group_size, beam_args)
             interrupt.left_behind[:] = [f"The job goes on; {options.output} is complete when it has {layout.MANIFEST}."]
-            say(submitted(options, engines.described(result, beam_args)))
+            say(submitted(options, engines.described(running, beam_args)))
             if options.no_wait:
                 return DONE
-            manifest = _wait(root, result)
+            total = sum(plan.parts[part] for part in todo)
+            with Elsewhere(running, after, root) as there, Progress(total, there.tally, there):
+                there.wait()
+            manifest = Manifest.read(root)
         evaluated = None
         if manifest.status == "evaluating":
             evaluated, manifest = _evaluate(options, root, job, manifest, truth, beam_args)
@@ -299,25 +308,13 @@ def _run_here(
 
 def _submit(
     root: str, parts: Sequence[int], source: PoolSource, group_size: int, beam_args: Sequence[str]
-) -> PipelineResult:
+) -> RunningJob:
     """Gives the parts that are to be done, and what follows, to the runner that the flags name."""
-    try:
-        with status("submitting the job …"):
-            return engines.submit(
-                lambda pipeline: pipelines.detect_and_finish(pipeline, root, source, parts, group_size), beam_args
-            )
-    except Exception as error:
-        raise JobError(engines.reason(error)) from error
-
-
-def _wait(root: str, result: PipelineResult) -> Manifest:
-    """The manifest of a job that runs elsewhere, when it is done."""
-    try:
-        with status("the job runs …"):
-            result.wait_until_finish()
-    except Exception as error:
-        raise JobError(engines.reason(error)) from error
-    return Manifest.read(root)
+    remove_progress(root)  # of a run that is resumed
+    with status("submitting the job …"):
+        return engines.submit(
+            lambda pipeline: pipelines.detect_and_finish(pipeline, root, source, parts, group_size), beam_args
+        )
 
 
 def _settled(job: DetectJob, info: DetectorInfo) -> DetectJob:
@@ -343,7 +340,10 @@ def _source(job: DetectJob, processes: int, beam_args: Sequence[str], verbose: b
 
     from beam_jobs.transforms.detect import PoolSource
 
-    return PoolSource(job.spec, job.settings, processes, tuple(beam_args), verbose, Shared())
+    here, slots = engines.is_local(beam_args), engines.is_portable(beam_args)
+    return PoolSource(
+        job.spec, job.settings, processes, tuple(beam_args), verbose, Shared(), per_bundle=slots, tells=not here
+    )
 
 
 def _write_plan(planner: Planner, root: str, job: DetectJob) -> Plan:

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,10 +14,12 @@ import pyarrow.compute as pc
 from beam_jobs import engines, storage
 from beam_jobs.cli import interrupt
 from beam_jobs.cli.categories import chosen_ids
+from beam_jobs.cli.elsewhere import Elsewhere
 from beam_jobs.cli.output_folder import check_output, make_output
 from beam_jobs.cli.progress import status
 from beam_jobs.cli.sides import check_images, join_results, read_truth, repeats
 from beam_jobs.cli.summary import printable, say
+from beam_jobs.detectors.cache import report_to_stderr
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.evaluation import metrics, outputs
 from beam_jobs.evaluation.accumulated import Accumulated
@@ -33,6 +36,9 @@ from beam_jobs.formats.label_map import load_label_map
 from beam_jobs.formats.results import ResultSource
 from beam_jobs.runs.manifest import versions
 from beam_jobs.words import counted
+
+if TYPE_CHECKING:
+    import apache_beam as beam
 
 #: Names that are listed of images that one side lacks.
 NAMED = 20
@@ -193,14 +199,24 @@ def _evaluated(
     from beam_jobs.transforms.evaluate import SUMS
 
     root = request.output
+
+    def build(pipeline: beam.Pipeline) -> object:
+        return pipelines.evaluate(pipeline, root, sources, shards, groups, settings, categories)
+
     try:
-        engines.run_once(
-            lambda pipeline: pipelines.evaluate(pipeline, root, sources, shards, groups, settings, categories),
-            beam_args,
-        )
+        if engines.is_local(beam_args):
+            engines.run_here(build, beam_args)
+        else:
+            job = engines.submit(build, beam_args)
+            for name, text in engines.described(job, beam_args):
+                report_to_stderr(f"beam-detect: {name} {text}")
+            with Elsewhere(job, list(interrupt.left_behind)) as there:
+                there.wait()
     except (ValueError, UsageError) as error:
         # Beam keeps the kind of an error that a step raises in this process.
         raise UsageError(f"The detections cannot be evaluated so: {engines.reason(error)}.") from error
+    except JobError:
+        raise
     except Exception as error:
         raise JobError(engines.reason(error)) from error
     sums = Sums.from_bytes(storage.read_bytes(storage.join(root, SUMS)))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Protocol
 
 from beam_jobs.processes.picture import Tally
 from beam_jobs.words import counted
@@ -18,18 +19,32 @@ _TERMINAL_SECONDS = 0.2
 _PIPE_SECONDS = 30.0
 
 
+class Engine(Protocol):
+    """What a job runs on."""
+
+    state: str
+
+
 class Progress:
     """Shows how far a job is, from counts that somebody else keeps. A context manager.
 
     Args:
         total: planned inputs.
         tally: the counts so far.
+        engine: what runs the job, where it has a `state` that is worth a word.
         clock: seconds; injected by tests.
     """
 
-    def __init__(self, total: int, tally: Tally, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        total: int,
+        tally: Tally,
+        engine: Engine | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._total = total
         self._tally = tally
+        self._engine = engine
         self._clock = clock
         self._terminal = _is_terminal()
         self._stop = threading.Event()
@@ -61,6 +76,8 @@ class Progress:
                 words.append(f"{duration((self._total - done) / rate)} left")
         if failed:
             words.append(f"{failed:,} failed")
+        if self._engine and self._engine.state:
+            words.append(self._engine.state)
         return ", ".join(words)
 
     def _run(self) -> None:

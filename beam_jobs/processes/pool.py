@@ -102,7 +102,7 @@ class DetectorPool:
         return len(self._threads)
 
     def grow(self, processes: int) -> None:
-        """Adds processes until there are so many. For the thread that made the pool."""
+        """Adds processes until there are so many. For one thread at a time."""
         for slot in range(self.size, processes):
             thread = threading.Thread(target=self._serve, args=[slot], name=f"detector-{slot}", daemon=True)
             self._threads.append(thread)

@@ -22,6 +22,7 @@ from beam_jobs.runs.manifest import (
     versions,
 )
 from beam_jobs.runs.plan import Plan
+from beam_jobs.runs.progress import remove_progress
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -121,6 +122,7 @@ def complete(
         resumed=launch.resumed,
     )
     manifest.write(root)
+    remove_progress(root)
     return manifest
 
 

@@ -13,7 +13,7 @@ from beam_jobs import storage
 from beam_jobs.errors import UsageError
 from beam_jobs.formats.evaluated import EVALUATION_FILES, SHARDS_FOLDER
 from beam_jobs.formats.tables import TABLES
-from beam_jobs.runs import layout
+from beam_jobs.runs import layout, progress
 from beam_jobs.runs.plan import PARTS_A_SLICE, Plan, read_part
 
 #: Files of a plan that is not written to its end.
@@ -154,6 +154,7 @@ def _owned(root: str, plan: Plan) -> Iterator[str]:
     yield from (f"{evaluation}/{name}" for name in EVALUATION_FILES)
     shards = f"{evaluation}/{SHARDS_FOLDER}"
     yield from (f"{shards}/{name}" for name in _names(storage.join(root, shards)))
+    yield from (f"{progress.FOLDER}/{name}" for name in progress.names(root))
     yield from map(layout.plan_slice, range(-(-len(plan.parts) // PARTS_A_SLICE)))
     yield from (layout.IMAGE_IDS, layout.LAUNCH)
 
