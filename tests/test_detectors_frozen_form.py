@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from beam_jobs.errors import UsageError
 from beam_jobs.records import BoxMasks, Detections
 from beam_jobs.runs.manifest import Manifest
 from tests import saved_models
+from tests.model_server import archive_of, serving
 from tests.pictures import write_pictures
 from tests.test_batches import ask, assert_alike, found_in, mixed_pictures
 
@@ -141,8 +143,71 @@ class TestForms:
         (entry / "graph.pb").write_bytes((entry / "graph.pb").read_bytes()[:-1])
         said: list[str] = []
         frozen_form.ensure(spec, lambda: [], said.append)
-        assert "damaged or outdated" in said[0]
+        assert "is damaged, outdated or unfinished" in said[0]
         assert count_nodes(entry / "graph.pb") == whole
+
+    @pytest.mark.parametrize(
+        ("end", "why"),
+        [(TimeoutError(), "making it took longer than 840 s"), ((-9, ""), "making it ended with status -9: ?")],
+    )
+    def test_what_is_cut_short_is_tried_once_more(
+        self, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: object, why: str
+    ) -> None:
+        monkeypatch.setenv("BEAM_DETECT_CACHE", str(tmp_path))
+        tries: list[object] = []
+
+        def cut_short(*_: object) -> object:
+            tries.append(end)
+            if isinstance(end, Exception):
+                raise end
+            return end
+
+        monkeypatch.setattr(frozen_form, "run_quietly", cut_short)
+        for expected in (1, 2, 2):
+            assert choose(models / "zoo").form_note == f"the frozen form is not used: {why}"
+            assert len(tries) == expected
+        # Another version of this program, or somebody who says so, has it tried again.
+        monkeypatch.setattr(frozen_form, "program_version", lambda: "next")
+        choose(models / "zoo")
+        assert len(tries) == 3
+        [name] = cache.entries()
+        monkeypatch.setattr(frozen_form, "run_quietly", _run_here)
+        assert main(["models", "remove", name]) == 0
+        assert choose(models / "zoo").form == "frozen"
+
+    def test_a_second_try_may_be_better(self, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("BEAM_DETECT_CACHE", str(tmp_path))
+        monkeypatch.setattr(frozen_form, "run_quietly", lambda *_: (-9, ""))
+        assert choose(models / "zoo").form == "original"
+        monkeypatch.setattr(frozen_form, "run_quietly", _run_here)
+        assert choose(models / "zoo").form == "frozen"
+
+    def test_the_commands_for_the_cache_know_them(
+        self, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("BEAM_DETECT_CACHE", str(tmp_path))
+        with serving() as server:
+            top = models / "zoo"
+            files = {f"saved_model/{p.relative_to(top)}": p.read_bytes() for p in top.rglob("*") if p.is_file()}
+            url = f"{server.url}/mine.tar.gz"
+            server.files["/mine.tar.gz"] = archive_of(files, "mine/")
+            spec = catalogue.resolve(url, label_map=None, threads=1)
+        assert frozen_form.choose(spec, lambda: [], lambda line: None).form == "frozen"
+        assert choose(models / "random").form == "original"
+        capsys.readouterr()
+        assert main(["models", "verify"]) == 0
+        said = sorted(capsys.readouterr().out.splitlines())
+        whole, refused = sorted(said[:2], key=len)
+        assert re.fullmatch(r"frozen-\w+, the frozen form of mine: whole", whole)
+        assert re.fullmatch(
+            r"(frozen-\w+), the frozen form of random: whole; not used: it finds something else in picture 1 of 2: .*; "
+            r"to try again: beam-detect models remove \1",
+            refused,
+        )
+        assert said[2] == f"{url}: whole"
+        # What was made of a model goes with it.
+        assert main(["models", "remove", url]) == 0
+        assert cache.entries() == [refused.split(",")[0]]
 
     def test_two_processes_make_it_once(self, models: Path, tmp_path: Path) -> None:
         code = (

@@ -346,10 +346,18 @@ def _add_models(models: argparse.ArgumentParser) -> None:
     fetch.add_argument(
         "--sha256", type=values.sha256, metavar="HEX", help="what its archive must have, whatever was there before"
     )
-    verify = action("verify", "check those in the cache", "Checks every file of the models in the cache.")
+    verify = action(
+        "verify",
+        "check those in the cache",
+        "Checks every file in the cache, and says which forms of models are not used, and why.",
+    )
     verify.add_argument("model", nargs="*", metavar="NAME", help="only these")
-    remove = action("remove", "remove some from the cache", "Removes models from the cache; models.lock.json stays.")
-    remove.add_argument("model", nargs="+", metavar="NAME", help="a listed name, or a URL")
+    remove = action(
+        "remove",
+        "remove some from the cache",
+        "Removes models from the cache, with what was made of them; models.lock.json stays.",
+    )
+    remove.add_argument("model", nargs="+", metavar="NAME", help="a listed name, a URL, or what verify names")
 
 
 def _add_export(export: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from beam_jobs.cli.summary import say
 from beam_jobs.detectors import cache, catalogue, inventory
 from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
 from beam_jobs.detectors.cache import report_to_stderr
-from beam_jobs.detectors.inventory import Listed
+from beam_jobs.detectors.inventory import Listed, Verified
 from beam_jobs.errors import UsageError
 
 DONE, FAILED = 0, 1
@@ -159,13 +159,20 @@ def _fetch(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     with status("reading the models …"):
-        faults = inventory.verify(options.model)
-    if not faults:
+        entries = inventory.verify(options.model)
+    if not entries:
         say(f"There are no models in {cache.cache_folder()}.")
-    for name, fault in faults:
-        remedy = "" if fault is None else f"; it is made again when it is used, or: beam-detect models fetch {name}"
-        say(f"{name}: {'whole' if fault is None else f'damaged: {fault}{remedy}'}")
-    return FAILED if any(fault for _, fault in faults) else DONE
+    for entry in entries:
+        say(f"{entry.name}{', ' * bool(entry.about)}{entry.about}: {_state(entry)}")
+    return FAILED if any(entry.fault for entry in entries) else DONE
+
+
+def _state(entry: Verified) -> str:
+    if entry.fault is None:
+        again = f"; to try again: beam-detect models remove {entry.name}"
+        return f"whole; {entry.note}{again}" if entry.note else "whole"
+    again = f", or: beam-detect models fetch {entry.name}" if entry.fetched else ""
+    return f"damaged: {entry.fault}; it is made again when it is used{again}"
 
 
 def _remove(options: argparse.Namespace) -> int:

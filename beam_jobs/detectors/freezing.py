@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from beam_jobs.detectors import frozen_form
 from beam_jobs.detectors.agreement import difference
 from beam_jobs.detectors.base import DetectorSpec, Picture
 from beam_jobs.detectors.frozen_form import GRAPH, PICTURES, SPEC, VERDICT, WEIGHTS, FrozenGraph, Verdict
@@ -149,10 +150,11 @@ def main(work: Path, target: Path) -> None:
     spec: DetectorSpec = pickle.loads((work / SPEC).read_bytes())
     with np.load(work / PICTURES) as pictures:
         try:
-            verdict = make(spec, list(pictures.values()), target)
+            made = make(spec, list(pictures.values()), target)
         except UsageError as error:
             print(error, file=sys.stderr)
             raise SystemExit(1) from error
+    verdict = msgspec.structs.replace(made, made_by=frozen_form.program_version())
     (target / VERDICT).write_bytes(msgspec.json.encode(verdict))
 
 

@@ -36,6 +36,7 @@ from beam_jobs.errors import UsageError
 
 #: Raise it when what `freezing` makes changes, or what it is compared with.
 RECIPE_VERSION = 1
+_PREFIX = "frozen-"
 #: A graph of fewer nodes opens within a second or two as it is.
 FEW_NODES = 2000
 #: Below the patience of a pool with a process that opens its detector.
@@ -59,10 +60,22 @@ class FrozenGraph(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What making a frozen form came to: why it is not used, or None, and then the graph is there."""
+    """What making a frozen form came to: why it is not used, or None, and then the graph is there.
+
+    Args:
+        made_by: the version of this program.
+        cut_short: how often it took too long, or its process was killed.
+    """
 
     reason: str | None
     graph: FrozenGraph | None = None
+    made_by: str = ""
+    cut_short: int = 0
+
+    @property
+    def stands(self) -> bool:
+        """Whether a job goes by it: another version of this program may do better, and so may a second try."""
+        return self.reason is None or (self.made_by == program_version() and self.cut_short != 1)
 
 
 def choose(spec: DetectorSpec, pictures: Callable[[], Sequence[Picture]], report: cache.Report) -> DetectorSpec:
@@ -91,13 +104,31 @@ def ensure(spec: DetectorSpec, pictures: Callable[[], Sequence[Picture]], report
     Raises:
         UsageError: the original is refused, or the cache cannot be written.
     """
+    name = f"{_PREFIX}{_digest(spec.fingerprint, _processor())[:16]}"
+    earlier = verdict_of(name)
+    cut_short = earlier.cut_short if earlier is not None else 0
     entry = cache.ensure(
-        f"frozen-{_digest(spec.fingerprint, _processor())[:16]}",
+        name,
         _digest(spec.fingerprint, _processor(), _tensorflow_version(), str(RECIPE_VERSION)),
-        lambda folder: _build(folder, spec, pictures, report),
+        lambda folder: _build(folder, spec, pictures, report, cut_short),
         report,
+        accept=lambda entry: _read(entry).stands,
+        about=f"the frozen form of {spec.name}",
+        made_of=cache.entry_of(spec.location),
     )
-    return entry, msgspec.json.decode((entry / VERDICT).read_bytes(), type=Verdict)
+    return entry, _read(entry)
+
+
+def verdict_of(name: str) -> Verdict | None:
+    """The verdict in an entry of the cache, whoever made it; None where there is none that can be read."""
+    try:
+        return _read(cache.models_folder() / name) if name.startswith(_PREFIX) else None
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def _read(entry: Path) -> Verdict:
+    return msgspec.json.decode((entry / VERDICT).read_bytes(), type=Verdict)
 
 
 def obtain(spec: DetectorSpec) -> tuple[Path, FrozenGraph]:
@@ -125,7 +156,14 @@ def _opens_slowly(spec: DetectorSpec) -> bool:
         return False
 
 
-def _build(folder: Path, spec: DetectorSpec, pictures: Callable[[], Sequence[Picture]], report: cache.Report) -> None:
+def _build(
+    folder: Path,
+    spec: DetectorSpec,
+    pictures: Callable[[], Sequence[Picture]],
+    report: cache.Report,
+    cut_short: int,
+) -> None:
+    """Has it made, or leaves a verdict against it; `cut_short` times it has been tried, and did not come to one."""
     report(f"preparing {spec.name} to open quickly (a minute or so, once) …")
     work = folder / "work"
     work.mkdir()
@@ -142,7 +180,8 @@ def _build(folder: Path, spec: DetectorSpec, pictures: Callable[[], Sequence[Pic
     if status != 0:
         for name in (GRAPH, WEIGHTS):
             (folder / name).unlink(missing_ok=True)
-        (folder / VERDICT).write_bytes(msgspec.json.encode(Verdict(failure)))
+        verdict = Verdict(failure, made_by=program_version(), cut_short=cut_short + 1)
+        (folder / VERDICT).write_bytes(msgspec.json.encode(verdict))
     for path in work.iterdir():
         path.unlink()
     work.rmdir()
@@ -156,6 +195,11 @@ def _environment() -> Mapping[str, str]:
 
 def _digest(*facts: str) -> str:
     return hashlib.sha256("\0".join(facts).encode()).hexdigest()
+
+
+def program_version() -> str:
+    """Of this program."""
+    return version("beam-detect")
 
 
 def _tensorflow_version() -> str:
