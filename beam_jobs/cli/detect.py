@@ -106,7 +106,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             with stages.time("dedupe"), status("looking for files of the same content …"):
                 planner.dedupe(job.settings.max_bytes)
         with stages.time("model_form"):
-            job = replace(job, spec=with_form(job.spec, planner))
+            job = replace(job, spec=with_form(job.spec, options.engine, planner))
         processes = processes_for(options, planner)
         # On another runner the detector is opened here only to see whether it can be.
         local = engine.is_local(beam_args)

@@ -12,8 +12,8 @@ from beam_jobs import matching, storage
 from beam_jobs.cli.categories import chosen_ids
 from beam_jobs.cli.progress import Transfer
 from beam_jobs.cli.sample import sample_pictures
-from beam_jobs.detectors import catalogue, frozen_form
-from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
+from beam_jobs.detectors import catalogue, forms
+from beam_jobs.detectors.base import DetectorInfo, DetectorSpec, Engine
 from beam_jobs.detectors.cache import report_to_stderr
 from beam_jobs.detectors.tiles import Tiling
 from beam_jobs.errors import UsageError
@@ -73,9 +73,9 @@ def _tiling(options: argparse.Namespace) -> Tiling | None:
     return Tiling(options.tile) if options.tile_overlap is None else Tiling(options.tile, options.tile_overlap)
 
 
-def with_form(spec: DetectorSpec, planner: Planner) -> DetectorSpec:
+def with_form(spec: DetectorSpec, engine: Engine, planner: Planner) -> DetectorSpec:
     """The detector in the form in which the whole job opens it."""
-    return frozen_form.choose(spec, lambda: sample_pictures(each.key for each in planner), report_to_stderr)
+    return forms.choose(spec, engine, lambda: sample_pictures(each.key for each in planner), report_to_stderr)
 
 
 def evaluation_of(options: argparse.Namespace, root: str, job: DetectJob) -> Request:

@@ -34,27 +34,31 @@ class Suppression:
     total: int
 
 
-def suppress(boxes: Floats, classes: Ints, scores: Floats, rules: Suppression) -> Ints:
+def suppress(
+    boxes: Floats, classes: Ints, scores: Floats, rules: Suppression, wanted: NDArray[np.bool_] | None = None
+) -> Ints:
     """Which candidates stay, best first; of equal scores the one that comes first.
 
     Args:
         boxes: float32 [N, 4], two opposite corners in any unit.
         classes: int [N].
         scores: float32 [N].
+        wanted: bool [N]; the others suppress, and count in their class, but are left out of what stays. None for all.
 
     Returns:
         positions, int [M], M at most `rules.total`.
     """
     order = np.flatnonzero(scores > rules.score)
     order = order[np.argsort(-scores[order], kind="stable")]
-    kept = np.empty(0, np.intp)
+    kept = stays = np.empty(0, np.intp)
     # Who stays depends on better ones only, so that the worst are seldom looked at.
     for start in range(0, len(order), _TOGETHER):
         chunk = order[start : start + _TOGETHER]
         kept = _extend(kept, chunk, boxes, classes, rules)
-        if len(kept) >= rules.total:
+        stays = kept if wanted is None else kept[wanted[kept]]
+        if len(stays) >= rules.total:
             break
-    return kept[: rules.total]
+    return stays[: rules.total]
 
 
 def _extend(kept: Ints, chunk: Ints, boxes: Floats, classes: Ints, rules: Suppression) -> Ints:
