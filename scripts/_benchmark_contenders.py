@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from beam_jobs.detectors import catalogue
+from beam_jobs.detectors import catalogue, litert_forms
 from beam_jobs.runs.manifest import Manifest
 from scripts._benchmark_agreement import MIN_SCORE, Found
 from scripts._benchmark_measuring import Watch, call

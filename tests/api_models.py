@@ -25,7 +25,6 @@ class Ssd:
         agnostic: suppresses overlaps whatever the classes are.
         background: has a column of raw scores for the background, the first.
         floats: is exported as `float_image_tensor` of a free batch, else as `image_tensor`.
-        iou: the threshold that its config has.
         nms: further fields of its suppression.
     """
 
@@ -34,7 +33,6 @@ class Ssd:
     agnostic: bool = False
     background: bool = True
     floats: bool = True
-    iou: float = 0.4
     nms: str = ""
 
 
@@ -43,9 +41,8 @@ SSDS = {
     "ssd": Ssd(),
     "letterboxed": Ssd(LETTERBOX, letterbox=True, background=False, floats=False),
     "agnostic": Ssd(agnostic=True, nms="use_class_agnostic_nms: true"),
-    # What the config says is not what the model does.
+    # Not what its config says.
     "other_resizer": Ssd("fixed_shape_resizer { height: 96 width: 128 }", letterbox=True),
-    "other_threshold": Ssd(iou=0.6),
     "soft": Ssd(nms="soft_nms_sigma: 0.5"),
 }
 _SCORE, _IOU, _PER_CLASS, _TOTAL = 0.02, 0.4, 10, 20
@@ -65,7 +62,7 @@ def build(folder: Path, *names: str) -> None:
         else:
             ssd = SSDS[name]
             detect = _ssd(module, ssd)
-            nms = f"score_threshold: {_SCORE} iou_threshold: {ssd.iou} max_detections_per_class: {_PER_CLASS} "
+            nms = f"score_threshold: {_SCORE} iou_threshold: {_IOU} max_detections_per_class: {_PER_CLASS} "
             nms += f"max_total_detections: {_TOTAL} {ssd.nms}"
             config = f"ssd {{ num_classes: {CLASSES} image_resizer {{ {ssd.resizer} }} "
             config += f"post_processing {{ batch_non_max_suppression {{ {nms} }} score_converter: SIGMOID }} }}"
@@ -90,7 +87,8 @@ def _inputs(input_tensor: Any, size: tuple[int, int], letterbox: bool, before: A
         padded = tf.pad(resized, [[0, size[0] - true[0]], [0, size[1] - true[1]], [0, 0]])
         return after(tf.ensure_shape(padded, [*size, 3])), true
 
-    return tf.map_fn(preprocess, input_tensor, fn_output_signature=(tf.float32, tf.int32))  # type: ignore[return-value]
+    images, true = tf.map_fn(preprocess, input_tensor, fn_output_signature=(tf.float32, tf.int32))
+    return images, true
 
 
 def _variables(module: Any, shapes: dict[str, tuple[list[int], float, float]]) -> dict[str, tuple[Any, Any]]:
@@ -133,7 +131,7 @@ def _ssd(module: Any, ssd: Ssd) -> Any:
         shape = tf.cast(tf.shape(images)[1:3], tf.float32)
         window = tf.cast(true[:, :2], tf.float32) / shape
         found = tf.map_fn(
-            lambda one: _suppressed(*one, agnostic=ssd.agnostic),
+            lambda one: _suppressed(one[0], one[1], one[2], ssd.agnostic),
             (raw_boxes, raw_scores[..., int(ssd.background) :], tf.tile(window, [1, 2])),
             fn_output_signature=(tf.float32, tf.float32, tf.float32, tf.float32),
         )

@@ -17,7 +17,7 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from beam_jobs.cli.main import main
-from beam_jobs.detectors import cache, catalogue, frozen_form, open_detector
+from beam_jobs.detectors import cache, catalogue, form_making, frozen_form, open_detector
 from beam_jobs.detectors.agreement import difference
 from beam_jobs.detectors.base import DetectorSpec
 from beam_jobs.detectors.graph_size import count_nodes
@@ -26,6 +26,7 @@ from beam_jobs.errors import UsageError
 from beam_jobs.records import BoxMasks, Detections
 from beam_jobs.runs.manifest import Manifest
 from tests import saved_models
+from tests.form_makers import run_here
 from tests.pictures import write_pictures
 
 
@@ -47,19 +48,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _all_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frozen_form, "FEW_NODES", 0)
-    monkeypatch.setattr(frozen_form, "run_quietly", _run_here)
-
-
-def _run_here(command: list[str], *_: object) -> tuple[int, str]:
-    """What the Python of its own does, without its five seconds for TensorFlow."""
-    from beam_jobs.detectors import freezing
-
-    assert command[-3] == "beam_jobs.detectors.freezing"
-    try:
-        freezing.main(Path(command[-2]), Path(command[-1]))
-    except SystemExit as ended:
-        return int(str(ended.code)), str(ended.__cause__)
-    return 0, ""
+    monkeypatch.setattr(form_making, "run_quietly", run_here)
 
 
 def spec_of(path: Path) -> DetectorSpec:

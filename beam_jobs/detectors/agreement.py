@@ -14,6 +14,8 @@ from beam_jobs.records import Detections
 #: Of a value of a mask, from 0 to 1. One mask in so many may differ by more: what is cut out for a box at the picture's
 #: edge, to find its mask in, has or lacks a row as the last bit of a coordinate falls.
 MASK_TOLERANCE, MASKS_AN_ODD_ONE = 1e-3, 50
+#: What decides between two detections of which one is kept: far more than scores of two forms do differ by.
+LEAST_GAP = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +58,13 @@ def difference(expected: Detections, found: Detections, limits: Limits = FROZEN)
 
     Each detection must have its like: the same class, score, box and keypoints, and mostly mask. Their order counts
     only as far as scores differ by more than their tolerance. The same holds for what is kept when there is a limit: a
-    detection without its like is forgiven where its score is within the tolerance of the least of them all.
+    detection without its like is forgiven where its score is within `LEAST_GAP` of the least of them all.
     """
     if len(expected) != len(found):
         return f"{len(found)} detections instead of {len(expected)}"
     if len(expected) == 0:
         return None
-    lowest = float(min(expected.scores.min(), found.scores.min())) + limits.score
+    lowest = float(min(expected.scores.min(), found.scores.min())) + LEAST_GAP
     free = np.ones(len(found), bool)
     odd_masks = 0
     for i in range(len(expected)):

@@ -15,7 +15,7 @@ from beam_jobs.detectors import (
     factory,
     fetched,
     folders,
-    litert_form,
+    litert_forms,
     pipeline_config,
     sources,
     tflite_files,
@@ -90,7 +90,7 @@ def resolve(
     Args:
         label_map: a `.pbtxt` or COCO JSON that names the categories; wins over what the model says of itself.
         threads: threads inside one call, 1 or more.
-        engine: what runs it; `auto` is LiteRT for a model that has such a form. What comes of it, `forms.choose` decides.
+        engine: what runs it; `auto` is LiteRT for a model that has such a form. What comes of it, `forms.choose` says.
         min_score: detections of a lower score are not asked for.
         report: takes a line before something that takes long, such as fetching.
         watch: is told how far a download is.
@@ -194,9 +194,8 @@ def _with_engine(spec: DetectorSpec, engine: Engine) -> DetectorSpec:
     Raises:
         UsageError: it cannot be run by that.
     """
-    if spec.kind == "saved_model":
-        is_there = engine == "auto" and litert_form.beside(Path(spec.location)) is not None
-        return replace(spec, form="litert") if engine == "litert" or is_there else spec
+    if spec.kind == "saved_model" and engine != "tensorflow":
+        return replace(spec, form="litert") if engine == "litert" else litert_forms.if_beside(spec)
     if engine in ("auto", spec.engine):
         return spec
     raise UsageError(

@@ -25,6 +25,8 @@ from beam_jobs.detectors.resize import resize_bilinear
 from beam_jobs.detectors.resizing import KeepAspectRatio, Size
 
 FOLDER = "litert"
+#: What `pipeline.config` calls the models that can have one.
+FAMILIES = ("ssd", "center_net")
 NETWORK, DESCRIPTION = "network.tflite", "form.json"
 
 

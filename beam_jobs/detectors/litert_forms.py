@@ -1,6 +1,6 @@
 """Which models LiteRT runs besides those made for it, and whether a job uses that form. No TensorFlow here.
 
-The form of a SavedModel (`litert_form`) lies beside it, if `beam-detect export --engine litert` put it there, or in this
+The form of a SavedModel (`litert_form`) lies beside it, where `beam-detect export --engine litert` puts it, or in this
 machine's cache, where the first job that asks for it has it made (`litert_making`). Either is looked at once a host: it
 must find what the original finds in pictures of the job's. That is kept in the cache; where they differ, the original
 is used.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,6 +23,17 @@ from beam_jobs.errors import UsageError
 
 #: Raise it when what `litert_making` makes changes, or what it is compared with.
 RECIPE_VERSION = 1
+
+
+def if_beside(spec: DetectorSpec) -> DetectorSpec:
+    """The spec of a SavedModel in the form `litert`, where that lies beside it; else as it is, perhaps with a note."""
+    location = Path(spec.location)
+    if litert_form.beside(location):
+        return replace(spec, form="litert")
+    verdict = location.with_name(litert_form.FOLDER) / VERDICT
+    if location.name == "saved_model" and verdict.is_file():
+        return with_note(spec, f"no LiteRT form: {_read(verdict).reason}")
+    return spec
 
 
 def choose(spec: DetectorSpec, pictures: Callable[[], Sequence[Picture]], report: cache.Report) -> DetectorSpec:
@@ -61,7 +73,7 @@ def ensure(spec: DetectorSpec, pictures: Callable[[], Sequence[Picture]], report
     facts = [cache.sha256_of(path) if path.is_file() else "none" for path in parts]
     facts += [spec.fingerprint, tensorflow_version(), version("ai-edge-litert"), str(RECIPE_VERSION)]
     entry = cache.ensure(f"litert-{_digest(spec.fingerprint)[:16]}", _digest(*facts), build, report)
-    return entry, msgspec.json.decode((entry / VERDICT).read_bytes(), type=Verdict)
+    return entry, _read(entry / VERDICT)
 
 
 def obtain(spec: DetectorSpec) -> Path:
@@ -79,7 +91,7 @@ def obtain(spec: DetectorSpec) -> Path:
 
 
 def make_beside(spec: DetectorSpec, report: cache.Report) -> str | None:
-    """Makes the LiteRT form of a SavedModel and puts it beside it; why there is none, in words, or None.
+    """Makes the LiteRT form of a SavedModel beside it; why there is none, in words, or None.
 
     Raises:
         UsageError: the model itself is refused.
@@ -88,7 +100,11 @@ def make_beside(spec: DetectorSpec, report: cache.Report) -> str | None:
     folder = Path(spec.location).with_name(litert_form.FOLDER)
     folder.mkdir()
     form_making.make("beam_jobs.detectors.litert_making", spec, (), folder)
-    return msgspec.json.decode((folder / VERDICT).read_bytes(), type=Verdict).reason
+    return _read(folder / VERDICT).reason
+
+
+def _read(verdict: Path) -> Verdict:
+    return msgspec.json.decode(verdict.read_bytes(), type=Verdict)
 
 
 def _digest(*facts: str) -> str:

@@ -23,7 +23,7 @@ from beam_jobs.detectors.base import DetectorSpec, Picture
 from beam_jobs.detectors.form_making import Verdict
 from beam_jobs.detectors.freezing import frozen_outputs
 from beam_jobs.detectors.litert_detector import open_litert
-from beam_jobs.detectors.litert_form import DESCRIPTION, NETWORK, Form, Letterbox
+from beam_jobs.detectors.litert_form import DESCRIPTION, FAMILIES, NETWORK, Form, Letterbox
 from beam_jobs.detectors.loaded_model import LoadedModel, first_line
 from beam_jobs.detectors.network_cut import Cut, find_cut, network_of
 from beam_jobs.detectors.nms import Suppression
@@ -105,8 +105,9 @@ def convert(model: LoadedModel, config: PipelineConfig | None) -> tuple[bytes, F
 
 
 def _check_kind(model: LoadedModel, config: PipelineConfig) -> None:
-    if config.family not in ("ssd", "center_net"):
-        raise _NoFormError(f"LiteRT takes ssd and center_net, and its {pipeline_config.NAME} says {config.family}")
+    if config.family not in FAMILIES:
+        names = " and ".join(FAMILIES)
+        raise _NoFormError(f"LiteRT takes {names}, and its {pipeline_config.NAME} says {config.family}")
     if more := set(model.outputs) - {*api_outputs.REQUIRED, api_outputs.COUNT}:
         raise _NoFormError(f"it gives more than boxes: {', '.join(sorted(more))}")
     if model.takes.content != "pixels":
@@ -139,7 +140,8 @@ def _frozen(model: LoadedModel) -> tuple[Any, Any]:
     """The model's function with its weights as constants, and the GraphDef of that."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2_as_graph
 
-    return convert_variables_to_constants_v2_as_graph(model.function, lower_control_flow=False)
+    function, graph = convert_variables_to_constants_v2_as_graph(model.function, lower_control_flow=False)
+    return function, graph
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,7 @@ def _normalisation(before: _Before, resizer: Any, size: Size) -> tuple[Letterbox
     if isinstance(resizer, KeepAspectRatio):
         corner = before(noise[:, : size.width // 4])[-1, -1]
         padding = np.linalg.solve(colours[:3].T, corner - colours[3])
-        red, green, blue = padding.tolist()
+        red, green, blue = (padding.round(4) + 0.0).tolist()
         form = Form(*size, letterbox=Letterbox(resizer.low, resizer.high, (red, green, blue)))
     for picture in (noise, *scenes(), noise[:, : size.width // 4]):
         ours = form.prepared(picture)[0] @ colours[:3] + colours[3]
@@ -200,7 +202,7 @@ def _network(graph: Any, cut: Cut, wanted: Sequence[str], size: Size, colours: F
     if cut.true_shape:
         inputs.append(tf.TensorSpec([1, 3], tf.int32, "true_shape"))
 
-    @tf.function(input_signature=inputs)  # type: ignore[untyped-decorator]
+    @tf.function(input_signature=inputs)
     def network(picture: Any, true_shape: Any = None) -> dict[str, Any]:
         normalised = tf.nn.bias_add(tf.nn.conv2d(picture, colours[np.newaxis, np.newaxis, :3], 1, "VALID"), colours[3])
         given = {cut.picture: normalised} | ({cut.true_shape: true_shape} if cut.true_shape else {})

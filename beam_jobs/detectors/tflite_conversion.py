@@ -25,7 +25,7 @@ def to_tflite(function: Any) -> bytes:
 
 
 def without_add_n(graph: Any) -> Any:
-    """The GraphDef with sums of two as plain additions: XNNPACK knows no AddN, and would leave each to a slower kernel."""
+    """The GraphDef with sums of two as plain additions: XNNPACK knows no AddN, which runs in slower kernels."""
     changed = tf.compat.v1.GraphDef()
     changed.CopyFrom(graph)
     for node in changed.node:
