@@ -39,8 +39,9 @@ class Ssd:
 LETTERBOX = "keep_aspect_ratio_resizer { min_dimension: 96 max_dimension: 128 pad_to_max_dimension: true }"
 SSDS = {
     "ssd": Ssd(),
-    "letterboxed": Ssd(LETTERBOX, letterbox=True, background=False, floats=False),
-    "agnostic": Ssd(agnostic=True, nms="use_class_agnostic_nms: true"),
+    "letterboxed": Ssd(
+        LETTERBOX, letterbox=True, agnostic=True, background=False, floats=False, nms="use_class_agnostic_nms: true"
+    ),
     # Not what its config says.
     "other_resizer": Ssd("fixed_shape_resizer { height: 96 width: 128 }", letterbox=True),
     "soft": Ssd(nms="soft_nms_sigma: 0.5"),
