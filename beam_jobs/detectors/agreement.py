@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from beam_jobs.detectors.base import Detector, Picture
 from beam_jobs.records import Detections
+from beam_jobs.words import counted
 
 #: Of a value of a mask, from 0 to 1. One mask in so many may differ by more: what is cut out for a box at the picture's
 #: edge, to find its mask in, has or lacks a row as the last bit of a coordinate falls.
@@ -61,7 +62,7 @@ def difference(expected: Detections, found: Detections, limits: Limits = FROZEN)
     detection without its like is forgiven where its score is within `LEAST_GAP` of the least of them all.
     """
     if len(expected) != len(found):
-        return f"{len(found)} detections instead of {len(expected)}"
+        return f"{counted(len(found), 'detection')} instead of {len(expected)}"
     if len(expected) == 0:
         return None
     lowest = float(min(expected.scores.min(), found.scores.min())) + LEAST_GAP

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from beam_jobs.boxes import from_normalised_yxyx
 from beam_jobs.detectors.base import CallSplit, DetectorInfo, DetectorSpec, Picture
 from beam_jobs.detectors.litert_form import NETWORK, Form
+from beam_jobs.detectors.nms import just_below
 from beam_jobs.detectors.raw_outputs import PostProcessing, detections_of_raw
 from beam_jobs.detectors.resizing import Size
 from beam_jobs.detectors.tflite import open_interpreter
@@ -73,7 +74,7 @@ class LitertDetector:
 def _asking(post: PostProcessing, min_score: float) -> PostProcessing:
     """For detections of a score of `min_score` or more."""
     # A detection has no influence on a better one: those that nobody asks for need not be looked at.
-    score = max(post.rules.score, float(np.nextafter(min_score, -1.0)))
+    score = max(post.rules.score, float(just_below(min_score)))
     return replace(post, rules=replace(post.rules, score=score))
 
 

@@ -57,12 +57,14 @@ def detections_of_raw(
     Raises:
         InputError: a score is not a finite number: then nothing of that picture can be trusted.
     """
-    # One sum in place of a look at each: a NaN or an infinity anywhere makes it one.
-    if not np.isfinite(scores.sum()):
+    flat = scores.ravel()
+    # One product in place of a look at each: a NaN or an infinity anywhere makes it one. It is quicker than a sum, too.
+    if not np.isfinite(np.dot(flat, flat)):
         raise InputError("infer", "inference", "The model gave scores that are not finite numbers.")
     window = np.array(inside * 2, np.float32)
     best = scores.argmax(axis=1) if how.class_agnostic else None
-    flat = scores.ravel() if best is None else scores[np.arange(len(scores)), best]
+    if best is not None:
+        flat = scores[np.arange(len(scores)), best]
     for least in _thresholds(flat, how.rules):
         cells = np.flatnonzero(flat > least)
         anchors, classes = np.divmod(cells, scores.shape[1]) if best is None else (cells, best[cells])
@@ -84,7 +86,7 @@ def _thresholds(scores: Floats, rules: Suppression) -> Iterator[np.float32]:
     If these come to as many detections as there may be, they are what all come to.
     """
     size = _FIRST
-    count = np.count_nonzero(scores > rules.score)
+    count = np.count_nonzero(scores > np.float32(rules.score))
     while size < count:
         # Those of the same score stay together.
         yield np.nextafter(np.partition(scores, len(scores) - size)[-size], np.float32(-1))
