@@ -40,13 +40,13 @@ def find_cut(graph: Any, source: Any, outputs: Sequence[Any], size: Size) -> Cut
     shapes = {op for op in ops if op.outputs[0].dtype == tf.int32 and _is(op.outputs[0].shape, [3])}
     for op in ops:
         if op.outputs[0].dtype == tf.float32 and _is(op.outputs[0].shape, [*size, 3]):
-            reached = _reached(outputs, {op})
-            if op not in reached:
+            behind = reached(outputs, {op})
+            if op not in behind:
                 continue
-            if source not in reached:
+            if source not in behind:
                 return Cut(op.name, None)
-            for shape in reached & shapes:
-                if op not in _reached(shape.outputs, {op}) and source not in _reached(outputs, {op, shape}):
+            for shape in behind & shapes:
+                if op not in reached(shape.outputs, {op}) and source not in reached(outputs, {op, shape}):
                     return Cut(op.name, shape.name)
     return None
 
@@ -54,7 +54,7 @@ def find_cut(graph: Any, source: Any, outputs: Sequence[Any], size: Size) -> Cut
 def network_of(graph: Any, outputs: Sequence[Any], cut: Cut) -> Any:
     """The GraphDef from the cut to the outputs; the nodes of the cut are placeholders in it."""
     stops = {name for name in (cut.picture, cut.true_shape) if name}
-    needed = {op.name for op in _reached(outputs, {graph.get_operation_by_name(name) for name in stops})}
+    needed = {op.name for op in reached(outputs, {graph.get_operation_by_name(name) for name in stops})}
     whole = graph.as_graph_def()
     part = tf.compat.v1.GraphDef(library=whole.library, versions=whole.versions)
     for node in whole.node:
@@ -70,17 +70,22 @@ def network_of(graph: Any, outputs: Sequence[Any], cut: Cut) -> Any:
     return part
 
 
-def _reached(outputs: Iterable[Any], stops: Set[Any]) -> set[Any]:
-    """The operations that tensors depend on, back to some, beyond which nobody looks."""
-    reached: set[Any] = set()
-    pending = [tensor.op for tensor in outputs]
+def reached(tensors: Iterable[Any], stops: Set[Any], *, also_waited_for: bool = False) -> set[Any]:
+    """The operations that tensors depend on, back to some, beyond which nobody looks.
+
+    Args:
+        also_waited_for: follow control edges too.
+    """
+    seen: set[Any] = set()
+    pending = [tensor.op for tensor in tensors]
     while pending:
         op = pending.pop()
-        if op not in reached:
-            reached.add(op)
+        if op not in seen:
+            seen.add(op)
             if op not in stops:
                 pending += [tensor.op for tensor in op.inputs]
-    return reached
+                pending += op.control_inputs if also_waited_for else []
+    return seen
 
 
 def _is(shape: Any, wanted: Sequence[int]) -> bool:
