@@ -19,7 +19,7 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from beam_jobs.cli.main import main
-from beam_jobs.detectors import cache, catalogue, frozen_form, open_detector
+from beam_jobs.detectors import cache, catalogue, form_making, frozen_form, open_detector
 from beam_jobs.detectors.agreement import difference
 from beam_jobs.detectors.base import DetectorSpec
 from beam_jobs.detectors.graph_size import count_nodes
@@ -28,6 +28,7 @@ from beam_jobs.errors import UsageError
 from beam_jobs.records import BoxMasks, Detections
 from beam_jobs.runs.manifest import Manifest
 from tests import saved_models
+from tests.form_makers import run_here
 from tests.model_server import archive_of, serving
 from tests.pictures import write_pictures
 from tests.test_batches import ask, assert_alike, found_in, mixed_pictures
@@ -51,19 +52,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _all_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frozen_form, "FEW_NODES", 0)
-    monkeypatch.setattr(frozen_form, "run_quietly", _run_here)
-
-
-def _run_here(command: list[str], *_: object) -> tuple[int, str]:
-    """What the Python of its own does, without its five seconds for TensorFlow."""
-    from beam_jobs.detectors import freezing
-
-    assert command[-3] == "beam_jobs.detectors.freezing"
-    try:
-        freezing.main(Path(command[-2]), Path(command[-1]))
-    except SystemExit as ended:
-        return int(str(ended.code)), str(ended.__cause__)
-    return 0, ""
+    monkeypatch.setattr(form_making, "run_quietly", run_here)
 
 
 def spec_of(path: Path) -> DetectorSpec:
@@ -162,24 +151,24 @@ class TestForms:
                 raise end
             return end
 
-        monkeypatch.setattr(frozen_form, "run_quietly", cut_short)
+        monkeypatch.setattr(form_making, "run_quietly", cut_short)
         for expected in (1, 2, 2):
             assert choose(models / "zoo").form_note == f"the frozen form is not used: {why}"
             assert len(tries) == expected
         # Another version of this program, or somebody who says so, has it tried again.
-        monkeypatch.setattr(frozen_form, "program_version", lambda: "next")
+        monkeypatch.setattr(form_making, "program_version", lambda: "next")
         choose(models / "zoo")
         assert len(tries) == 3
         [name] = cache.entries()
-        monkeypatch.setattr(frozen_form, "run_quietly", _run_here)
+        monkeypatch.setattr(form_making, "run_quietly", run_here)
         assert main(["models", "remove", name]) == 0
         assert choose(models / "zoo").form == "frozen"
 
     def test_a_second_try_may_be_better(self, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BEAM_DETECT_CACHE", str(tmp_path))
-        monkeypatch.setattr(frozen_form, "run_quietly", lambda *_: (-9, ""))
+        monkeypatch.setattr(form_making, "run_quietly", lambda *_: (-9, ""))
         assert choose(models / "zoo").form == "original"
-        monkeypatch.setattr(frozen_form, "run_quietly", _run_here)
+        monkeypatch.setattr(form_making, "run_quietly", run_here)
         assert choose(models / "zoo").form == "frozen"
 
     def test_the_commands_for_the_cache_know_them(

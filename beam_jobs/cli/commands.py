@@ -370,6 +370,12 @@ def _add_export(export: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="new folder: saved_model/, checkpoint/, pipeline.config, label map (required)",
     )
+    export.add_argument(
+        "--engine",
+        choices=("tensorflow", "litert"),
+        default="tensorflow",
+        help="litert: also its LiteRT form, for SSD, EfficientDet and CenterNet (%(default)s)",
+    )
     export.add_argument("--label_map", metavar="FILE", help="a .pbtxt to put beside it (the one that FILE names)")
     _switch(export, "overwrite", "replace the export that is in DIR")
     _switch(export, "verbose", "show what the API and TensorFlow say, and tracebacks")

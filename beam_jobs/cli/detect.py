@@ -133,7 +133,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             with stages.time("dedupe"), status("looking for files of the same content …"):
                 planned.dedupe(job.settings.max_bytes)
         with stages.time("model_form"):
-            job = replace(job, spec=with_form(job.spec, planned))
+            job = replace(job, spec=with_form(job.spec, options.engine, planned))
         processes = processes_for(options, planned, local=local)
         # On another runner the detector is opened here only to see whether it can be.
         here = processes if local else 1

@@ -13,8 +13,8 @@ from beam_jobs import engines, matching, storage
 from beam_jobs.cli.categories import chosen_ids
 from beam_jobs.cli.progress import Transfer
 from beam_jobs.cli.sample import sample_pictures
-from beam_jobs.detectors import catalogue, frozen_form
-from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
+from beam_jobs.detectors import catalogue, forms
+from beam_jobs.detectors.base import DetectorInfo, DetectorSpec, Engine
 from beam_jobs.detectors.cache import report_to_stderr
 from beam_jobs.detectors.tiles import Tiling
 from beam_jobs.errors import UsageError
@@ -83,9 +83,9 @@ def _tiling(options: argparse.Namespace) -> Tiling | None:
     return Tiling(options.tile) if options.tile_overlap is None else Tiling(options.tile, options.tile_overlap)
 
 
-def with_form(spec: DetectorSpec, planned: Iterable[PlannedInput]) -> DetectorSpec:
+def with_form(spec: DetectorSpec, engine: Engine, planned: Iterable[PlannedInput]) -> DetectorSpec:
     """The detector in the form in which the whole job opens it."""
-    return frozen_form.choose(spec, lambda: sample_pictures(each.key for each in planned), report_to_stderr)
+    return forms.choose(spec, engine, lambda: sample_pictures(each.key for each in planned), report_to_stderr)
 
 
 def evaluation_of(options: argparse.Namespace, root: str, job: DetectJob) -> Request:

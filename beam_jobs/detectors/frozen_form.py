@@ -12,39 +12,29 @@ carries it, and a worker that cannot have that form refuses to work.
 from __future__ import annotations
 
 import hashlib
-import os
-import pickle
 import platform
 import re
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs.detectors import cache
-from beam_jobs.detectors.base import DetectorSpec, Picture
-from beam_jobs.detectors.fetch import run_quietly
+from beam_jobs.detectors import cache, form_making
+from beam_jobs.detectors.base import DetectorSpec, Picture, with_note
+from beam_jobs.detectors.form_making import VERDICT, tensorflow_version
 from beam_jobs.detectors.graph_size import count_nodes
-from beam_jobs.detectors.scenes import scenes
 from beam_jobs.errors import UsageError
 
 #: Raise it when what `freezing` makes changes, or what it is compared with.
 RECIPE_VERSION = 1
-_PREFIX = "frozen-"
 #: A graph of fewer nodes opens within a second or two as it is.
 FEW_NODES = 2000
-#: Below the patience of a pool with a process that opens its detector.
-_MAKE_SECONDS = 840.0
 
-#: Files of an entry, and of the folder in which it is ordered.
-GRAPH, WEIGHTS, VERDICT = "graph.pb", "weights.npz", "verdict.json"
-SPEC, PICTURES = "spec.pickle", "pictures.npz"
+#: Files of an entry.
+GRAPH, WEIGHTS = "graph.pb", "weights.npz"
 
 
 class FrozenGraph(msgspec.Struct, frozen=True):
@@ -59,23 +49,10 @@ class FrozenGraph(msgspec.Struct, frozen=True):
         return dict(zip(self.weights, weights, strict=True))
 
 
-class Verdict(msgspec.Struct, frozen=True):
-    """What making a frozen form came to: why it is not used, or None, and then the graph is there.
+class Verdict(form_making.Verdict, frozen=True, kw_only=True):
+    """What making a frozen form came to, and the graph that is there if it is used."""
 
-    Args:
-        made_by: the version of this program.
-        cut_short: how often it took too long, or its process was killed.
-    """
-
-    reason: str | None
     graph: FrozenGraph | None = None
-    made_by: str = ""
-    cut_short: int = 0
-
-    @property
-    def stands(self) -> bool:
-        """Whether a job goes by it: another version of this program may do better, and so may a second try."""
-        return self.reason is None or (self.made_by == program_version() and self.cut_short != 1)
 
 
 def choose(spec: DetectorSpec, pictures: Callable[[], Sequence[Picture]], report: cache.Report) -> DetectorSpec:
@@ -92,9 +69,9 @@ def choose(spec: DetectorSpec, pictures: Callable[[], Sequence[Picture]], report
         _, verdict = ensure(spec, pictures, report)
     except UsageError as error:
         # No cache, no time …; if the model itself is at fault, then opening the original says so.
-        return replace(spec, form_note=f"no frozen form: {error}")
+        return with_note(spec, f"no frozen form: {error}")
     if verdict.reason:
-        return replace(spec, form_note=f"the frozen form is not used: {verdict.reason}")
+        return with_note(spec, f"the frozen form is not used: {verdict.reason}")
     return replace(spec, form="frozen")
 
 
@@ -104,12 +81,11 @@ def ensure(spec: DetectorSpec, pictures: Callable[[], Sequence[Picture]], report
     Raises:
         UsageError: the original is refused, or the cache cannot be written.
     """
-    name = f"{_PREFIX}{_digest(spec.fingerprint, _processor())[:16]}"
-    earlier = verdict_of(name)
-    cut_short = earlier.cut_short if earlier is not None else 0
+    name = f"{form_making.FROZEN}{_digest(spec.fingerprint, _processor())[:16]}"
+    cut_short = form_making.cut_short(name)
     entry = cache.ensure(
         name,
-        _digest(spec.fingerprint, _processor(), _tensorflow_version(), str(RECIPE_VERSION)),
+        _digest(spec.fingerprint, _processor(), tensorflow_version(), str(RECIPE_VERSION)),
         lambda folder: _build(folder, spec, pictures, report, cut_short),
         report,
         accept=lambda entry: _read(entry).stands,
@@ -117,14 +93,6 @@ def ensure(spec: DetectorSpec, pictures: Callable[[], Sequence[Picture]], report
         made_of=cache.entry_of(spec.location),
     )
     return entry, _read(entry)
-
-
-def verdict_of(name: str) -> Verdict | None:
-    """The verdict in an entry of the cache, whoever made it; None where there is none that can be read."""
-    try:
-        return _read(cache.models_folder() / name) if name.startswith(_PREFIX) else None
-    except (OSError, msgspec.MsgspecError):
-        return None
 
 
 def _read(entry: Path) -> Verdict:
@@ -141,7 +109,7 @@ def obtain(spec: DetectorSpec) -> tuple[Path, FrozenGraph]:
     if verdict.graph is None or verdict.reason:
         raise UsageError(
             f"The job uses the frozen form of {spec.name}, and on this host, {_processor()} with TensorFlow "
-            f"{_tensorflow_version()}, there is none: {verdict.reason}. Start the job on a host of the workers' kind."
+            f"{tensorflow_version()}, there is none: {verdict.reason}. Start the job on a host of the workers' kind."
         )
     return entry, verdict.graph
 
@@ -163,52 +131,12 @@ def _build(
     report: cache.Report,
     cut_short: int,
 ) -> None:
-    """Has it made, or leaves a verdict against it; `cut_short` times it has been tried, and did not come to one."""
     report(f"preparing {spec.name} to open quickly (a minute or so, once) …")
-    work = folder / "work"
-    work.mkdir()
-    (work / SPEC).write_bytes(pickle.dumps(spec))
-    np.savez(work / PICTURES, *scenes(), *pictures())
-    command = [sys.executable, "-P", "-m", "beam_jobs.detectors.freezing", str(work), str(folder)]
-    try:
-        status, said = run_quietly(command, work, _MAKE_SECONDS, _environment())
-        failure = f"making it ended with status {status}: {(said.strip().splitlines() or ['?'])[-1][:300]}"
-    except TimeoutError:
-        status, said, failure = None, "", f"making it took longer than {_MAKE_SECONDS:g} s"
-    if status == 1:
-        raise UsageError(said.strip().splitlines()[-1] if said.strip() else failure)
-    if status != 0:
-        for name in (GRAPH, WEIGHTS):
-            (folder / name).unlink(missing_ok=True)
-        verdict = Verdict(failure, made_by=program_version(), cut_short=cut_short + 1)
-        (folder / VERDICT).write_bytes(msgspec.json.encode(verdict))
-    for path in work.iterdir():
-        path.unlink()
-    work.rmdir()
-
-
-def _environment() -> Mapping[str, str]:
-    # The package's own place is named, since -P keeps the current folder out.
-    search = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, search)), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    form_making.make("beam_jobs.detectors.freezing", spec, pictures(), folder, cut_short)
 
 
 def _digest(*facts: str) -> str:
     return hashlib.sha256("\0".join(facts).encode()).hexdigest()
-
-
-def program_version() -> str:
-    """Of this program."""
-    return version("beam-detect")
-
-
-def _tensorflow_version() -> str:
-    for name in ("tensorflow", "tensorflow-cpu"):
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return "unknown"
 
 
 def _processor() -> str:

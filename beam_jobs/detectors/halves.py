@@ -19,6 +19,7 @@ import numpy as np
 from beam_jobs.detectors.base import BatchKey, Picture
 from beam_jobs.detectors.loaded_model import LoadedModel
 from beam_jobs.detectors.model_input import ModelInput, fed
+from beam_jobs.detectors.network_cut import reached
 from beam_jobs.detectors.resizing import Size
 from beam_jobs.detectors.tensorflow_runtime import tf
 
@@ -74,7 +75,8 @@ def cut(model: LoadedModel) -> Halves | None:
         return None
     wanted = {key: outputs[key] for key in model.outputs}
     for resized in _resized(function.graph):
-        if not _depend(wanted.values(), placeholder, resized):
+        known = {tensor.op for tensor in resized}
+        if placeholder.op not in reached(wanted.values(), known, also_waited_for=True):
             return Halves(model.takes, function.prune(placeholder, resized), function.prune(resized, wanted))
     return None
 
@@ -94,17 +96,3 @@ def _resized(graph: Any) -> Iterator[list[Any]]:
 def _is(tensor: Any, rank: int) -> bool:
     """Whether it has so many dimensions, the last of 3."""
     return bool(tensor.shape.rank == rank and tensor.shape[-1] == 3)
-
-
-def _depend(tensors: Any, source: Any, known: Sequence[Any]) -> bool:
-    """Whether any of the tensors depends on `source` otherwise than by what is `known`."""
-    seen = {tensor.op for tensor in known}
-    pending = [tensor.op for tensor in tensors]
-    while pending:
-        operation = pending.pop()
-        if operation is source.op:
-            return True
-        if operation not in seen:
-            seen.add(operation)
-            pending += [tensor.op for tensor in operation.inputs] + list(operation.control_inputs)
-    return False

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from beam_jobs.detectors import cache, coco_ssd, fetched, frozen_form, sources
+from beam_jobs.detectors import cache, coco_ssd, fetched, form_making, sources
 from beam_jobs.detectors.base import Origin
 from beam_jobs.detectors.cache import Report
 from beam_jobs.detectors.catalogue import CATALOGUE, DEFAULT
@@ -109,7 +109,7 @@ def verify(models: Sequence[str]) -> list[Verified]:
 
 
 def _verified(entry: str) -> Verified:
-    name, verdict = _name_of(entry), frozen_form.verdict_of(entry)
+    name, verdict = _name_of(entry), form_making.verdict_of(entry)
     note = f"not used: {verdict.reason}" if verdict is not None and verdict.reason else ""
     is_fetched = entry in CATALOGUE or sources.find(name) is not None
     return Verified(name, cache.said_of(entry).get("about", ""), _fault_of(entry), note, is_fetched)
