@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from beam_jobs.records import BoxMasks, Detections
 from beam_jobs.runs.manifest import Manifest
 from tests import saved_models
 from tests.pictures import write_pictures
+from tests.test_batches import ask, assert_alike, found_in, mixed_pictures
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +109,30 @@ class TestForms:
         """What differs is seen in tall pictures only, and the made ones are wide."""
         tall = np.full((50, 20, 3), 255, np.uint8)
         assert "picture 3 of 3" in choose(models / "random_if_tall", [tall]).form_note
+
+    @pytest.mark.parametrize(
+        ("name", "config", "calls"),
+        [
+            ("letterboxed", True, [13] * 13),
+            # Nothing need be known of the model's resizer.
+            ("letterboxed", False, [13] * 13),
+            ("fixed_shape", False, [13] * 13),
+            # What it finds depends on the size before the resizer, too: it cannot be cut behind that.
+            ("peeking", True, [5] * 5 + [4] * 4 + [1] * 4),
+        ],
+    )
+    def test_pictures_of_any_sizes_share_its_calls(
+        self, models: Path, tmp_path: Path, name: str, config: bool, calls: list[int]
+    ) -> None:
+        shutil.copytree(models / name, tmp_path / name)
+        if not config:
+            (tmp_path / name / "pipeline.config").unlink()
+        detector, pictures = open_detector(choose(tmp_path / name)), mixed_pictures()
+        assert detector.info.details["form"] == "frozen"
+        alone, together = ask(detector, pictures, 0), ask(detector, pictures, 13 * 96 * 96)
+        assert sorted((answer.call_pictures for answer in together), reverse=True) == calls
+        assert_alike(alone, together)
+        assert len({tuple(one.scores) for one in found_in(together)}) > 8
 
     def test_a_damaged_entry_is_made_again(self, models: Path) -> None:
         spec = choose(models / "masks")

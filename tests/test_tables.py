@@ -75,4 +75,4 @@ def test_counters_travel_as_json():
 
 
 def test_schema_carries_its_version():
-    assert pa.schema(tables.IMAGES).metadata[b"beam_detect.schema_version"] == b"2"
+    assert pa.schema(tables.IMAGES).metadata[b"beam_detect.schema_version"] == b"3"

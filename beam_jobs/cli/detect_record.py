@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from beam_jobs import matching, storage
+from beam_jobs.cli.detect_job import request_of
+from beam_jobs.cli.redaction import redacted
 from beam_jobs.cli.summary import LISTED_PICTURES
 from beam_jobs.detectors.base import DetectorInfo
 from beam_jobs.pipelines import DetectJob
 from beam_jobs.processes.settings import process_settings
 from beam_jobs.runs.completion import Launch
-from beam_jobs.runs.manifest import InputsRecord, Manifest, ModelRecord, machine
+from beam_jobs.runs.manifest import InputsRecord, Manifest, ModelRecord, machine, program_version, versions
 from beam_jobs.runs.plan import Plan, Planner
+from beam_jobs.words import counted
 
 
 def launch_of(
@@ -30,7 +33,9 @@ def launch_of(
 ) -> Launch:
     """What is known of a run whose parts are about to be begun."""
     return Launch(
-        command=[storage.display_name(word) for word in command],
+        command=[storage.display_name(word) for word in redacted(command)],
+        request=request_of(options),
+        versions=launched_versions(),
         job=job.identity(),
         model=ModelRecord(job.spec.name, job.spec.fingerprint, info.engine, dict(info.details)),
         inputs=InputsRecord(
@@ -40,6 +45,7 @@ def launch_of(
             hidden_skipped=matches.hidden_skipped,
             folder_links_skipped=matches.dir_links_skipped,
             special_files_skipped=matches.special_skipped,
+            runs_skipped=len(matches.runs_skipped),
         ),
         machine=machine(),
         environment=process_settings(job.spec.threads),
@@ -49,6 +55,11 @@ def launch_of(
         max_failure_rate=options.max_failure_rate,
         evaluate=evaluate,
     )
+
+
+def launched_versions() -> dict[str, str]:
+    """The versions that a run is begun with, and resumed by."""
+    return {"beam-detect": program_version(), **versions()}
 
 
 def why_failed(options: argparse.Namespace, manifest: Manifest) -> str:
@@ -75,12 +86,12 @@ def dry_run(
     first = [f"  {planned.key.file_name}" for planned, _ in zip(planner, range(LISTED_PICTURES), strict=False)]
     if planner.inputs > len(first):
         first.append(f"  … and {planner.inputs - len(first):,} more")
-    skipped = matches.hidden_skipped + matches.dir_links_skipped + matches.special_skipped
+    skipped = (matches.hidden_skipped, matches.dir_links_skipped, matches.special_skipped, len(matches.runs_skipped))
     identity = {name: value for name, value in job.identity().items() if name not in ("categories", "fingerprint")}
     settings = {"output": options.output, "detector processes": processes or "as many as suit a worker", **identity}
     return "\n".join(
         (
-            f"plan: {planner.inputs:,} inputs, {planner.bytes / 1e6:,.1f} MB, {skipped:,} skipped,"
+            f"plan: {counted(planner.inputs, 'input')}, {planner.bytes / 1e6:,.1f} MB, {sum(skipped):,} skipped,"
             f" {planner.repeated_inputs:,} repeated"
             + (f", {planner.twins:,} with a content that others have as well" if planner.twins else ""),
             *first,

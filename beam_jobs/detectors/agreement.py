@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs.records import Detections
+from beam_jobs.words import counted
 
 #: Of a coordinate of a box or a keypoint, relative to the larger side of the box, which counts as one pixel at least.
 BOX_TOLERANCE = 1e-3
@@ -24,7 +25,7 @@ def difference(expected: Detections, found: Detections) -> str | None:
     detection without its like is forgiven where its score is within the tolerance of the least of them all.
     """
     if len(expected) != len(found):
-        return f"{len(found)} detections instead of {len(expected)}"
+        return f"{counted(len(found), 'detection')} instead of {len(expected)}"
     if len(expected) == 0:
         return None
     lowest = float(min(expected.scores.min(), found.scores.min())) + SCORE_TOLERANCE

@@ -13,7 +13,7 @@ import numpy as np
 
 from beam_jobs.detectors.base import CallSplit, DetectorInfo, DetectorSpec, Picture
 from beam_jobs.detectors.litert_form import NETWORK, Form
-from beam_jobs.detectors.nms import Suppression
+from beam_jobs.detectors.nms import Suppression, just_below
 from beam_jobs.detectors.raw_outputs import PostProcessing, detections_of_raw
 from beam_jobs.detectors.resize import resize_bilinear
 from beam_jobs.detectors.tflite import invoke, open_interpreter
@@ -30,7 +30,7 @@ class LitertDetector:
         self._network = network
         self._form = form
         # A detection has no influence on a better one: those that nobody asks for need not be looked at.
-        rules = Suppression(form.iou, max(form.score, np.nextafter(min_score, -1.0)), form.per_class, form.total)
+        rules = Suppression(form.iou, max(np.float32(form.score), just_below(min_score)), form.per_class, form.total)
         self._how = PostProcessing(rules, form.first_category)
         self._input = network.get_input_details()[0]["index"]
         outputs = network.get_signature_runner().get_output_details()

@@ -15,7 +15,7 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.intp]
 
 #: Candidates that are looked at together: their overlaps are a square of this side.
-_TOGETHER = 256
+_TOGETHER = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +24,20 @@ class Suppression:
 
     Args:
         iou: a box that overlaps a better one of its class by more than this goes.
-        score: candidates of this score or less are left out.
+        score: candidates of this score or less are left out. A float32, or a `float`, else numpy compares in float64.
         per_class, total: how many of each class, and of all, stay.
     """
 
     iou: float
-    score: float
+    score: float | np.float32
     per_class: int
     total: int
+
+
+def just_below(score: float) -> np.float32:
+    """The largest float32 below `score`: a float32 that is more than it is `score` or more."""
+    nearest = np.float32(score)
+    return nearest if float(nearest) < score else np.nextafter(nearest, np.float32(-1))
 
 
 def suppress(boxes: Floats, classes: Ints, scores: Floats, rules: Suppression) -> Ints:
@@ -61,17 +67,26 @@ def _extend(kept: Ints, chunk: Ints, boxes: Floats, classes: Ints, rules: Suppre
     """`kept` and those of the next best that stay beside them and beside each other."""
     known = len(kept)
     every = np.concatenate([kept, chunk])
-    same = classes[every][:, None] == classes[chunk]
+    common, whole = overlaps(boxes[every], boxes[chunk])
+    of_class = classes[every]
+    # Whole squares at once are quicker than pairs; only what may clash is divided, as IoU is defined.
+    clash = common >= whole * np.float32(rules.iou * (1 - 1e-5))
+    clash &= of_class[:, None] == of_class[known:]
+    cells = np.flatnonzero(clash)
     # Row before column: the better one first.
-    better, worse = np.nonzero(np.triu(same, 1 - known))
+    better, worse = np.divmod(cells, len(chunk))
     worse += known
-    clash = overlaps(boxes[every], better, worse) > rules.iou
+    overlap, union = common.ravel()[cells], whole.ravel()[cells]
+    possible = np.flatnonzero((better < worse) & (overlap > 0) & (union > 0))
+    clashing = possible[overlap[possible] / union[possible] > rules.iou]
     stays = np.ones(len(every), bool)
     # In the order of the better one, of which is then known whether it stays.
-    for one, other in zip(better[clash].tolist(), worse[clash].tolist(), strict=True):
+    for one, other in zip(better[clashing].tolist(), worse[clashing].tolist(), strict=True):
         if stays[one]:
             stays[other] = False
     left = every[stays]
+    if len(left) <= rules.per_class:
+        return left
     return left[_rank_in_class(classes[left]) < rules.per_class]
 
 
@@ -85,20 +100,23 @@ def _rank_in_class(classes: Ints) -> Ints:
     return rank
 
 
-def overlaps(boxes: Floats, some: Ints, others: Ints) -> Floats:
-    """Intersection over union, float32 [P], of pairs of boxes; 0 where one has no area.
+def overlaps(boxes: Floats, others: Floats) -> tuple[Floats, Floats]:
+    """The areas of intersection and union of every box with every other one, float32 [N, M] both.
+
+    Their quotient is the IoU where both are above 0; elsewhere it is 0.
 
     Args:
-        boxes: float32 [N, 4], two opposite corners.
-        some, others: int [P], the positions of the two of a pair.
+        boxes, others: float32 [N, 4] and [M, 4], two opposite corners.
     """
-    # A side in one piece: fetching pairs is then half of the time.
-    top, left, bottom, right = np.ascontiguousarray(boxes.T)
-    areas = (bottom - top) * (right - left)
-    height = np.minimum(bottom[some], bottom[others]) - np.maximum(top[some], top[others])
-    width = np.minimum(right[some], right[others]) - np.maximum(left[some], left[others])
-    common = np.maximum(height, np.float32(0)) * np.maximum(width, np.float32(0))
-    whole = areas[some] + areas[others] - common
-    with np.errstate(invalid="ignore", divide="ignore"):
-        iou: Floats = np.where((common > 0) & (whole > 0), common / whole, np.float32(0))
-    return iou
+    # A side in one piece; results go where they are not needed any more.
+    top, left, bottom, right = np.ascontiguousarray(boxes.T)[:, :, np.newaxis]
+    top2, left2, bottom2, right2 = np.ascontiguousarray(others.T)
+    common = np.minimum(bottom, bottom2)
+    common -= np.maximum(top, top2)
+    np.maximum(common, np.float32(0), out=common)  # then two negative sides cannot make an area
+    width = np.minimum(right, right2)
+    width -= np.maximum(left, left2)
+    common *= width
+    whole = np.add((bottom - top) * (right - left), (bottom2 - top2) * (right2 - left2), out=width)
+    whole -= common
+    return common, whole

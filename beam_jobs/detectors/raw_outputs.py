@@ -39,12 +39,13 @@ def detections_of_raw(boxes: Floats, scores: Floats, width: int, height: int, ho
     Raises:
         InputError: a score is not a finite number: then nothing of that picture can be trusted.
     """
-    # One sum in place of a look at each: a NaN or an infinity anywhere makes it one.
-    if not np.isfinite(scores.sum()):
+    flat = scores.ravel()
+    # One product in place of a look at each: a NaN or an infinity anywhere makes it one. It is quicker than a sum, too.
+    if not np.isfinite(np.dot(flat, flat)):
         raise InputError("infer", "inference", "The model gave scores that are not finite numbers.")
-    cells = np.flatnonzero(scores.ravel() > how.rules.score)
+    cells = np.flatnonzero(flat > how.rules.score)
     anchors, classes = np.divmod(cells, scores.shape[1])
-    candidates, found = boxes[anchors], scores.ravel()[cells]
+    candidates, found = boxes[anchors], flat[cells]
     kept = suppress(candidates, classes, found, how.rules)
     clipped = np.clip(candidates[kept], np.float32(0), np.float32(1))
     category_ids = (classes[kept] + how.first_category).astype(np.int32)

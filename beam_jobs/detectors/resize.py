@@ -30,9 +30,17 @@ def resize_bilinear(
     down = _neighbours(rows, height, align_corners)
     # Across first, as TensorFlow does, while a number is a byte. The channels of a pixel lie side by side.
     flat = picture.reshape(rows, columns * channels)
-    narrow = _between(flat.take(across.low, axis=1), flat.take(across.high, axis=1), across.share)
-    small = _between(narrow.take(down.low, axis=0), narrow.take(down.high, axis=0), down.share[:, None])
-    return small.reshape(height, width, channels)
+    if rows > 2 * height:  # those between are nobody's neighbours
+        narrow = _across(flat.take(np.concatenate([down.low, down.high]), axis=0), across)
+        above, below = narrow[:height], narrow[height:]
+    else:
+        narrow = _across(flat, across)
+        above, below = narrow.take(down.low, axis=0), narrow.take(down.high, axis=0)
+    return _between(above, below, down.share[:, None]).reshape(height, width, channels)
+
+
+def _across(rows: NDArray[np.uint8] | Floats, across: _Neighbours) -> Floats:
+    return _between(rows.take(across.low, axis=1), rows.take(across.high, axis=1), across.share)
 
 
 class _Neighbours(NamedTuple):

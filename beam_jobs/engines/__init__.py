@@ -8,11 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from beam_jobs.engines.faults import reason
 from beam_jobs.errors import UsageError
+
+__all__ = [
+    "check_paths",
+    "completed",
+    "described",
+    "is_local",
+    "is_portable",
+    "reason",
+    "run_here",
+    "runner_name",
+    "submit",
+]
 
 if TYPE_CHECKING:
     import apache_beam as beam
-    from apache_beam.runners.runner import PipelineResult
+
+    from beam_jobs.engines.running import RunningJob
 
 #: Names of the local engine. It is pinned: Beam's own DirectRunner tries others first, one of which it downloads.
 LOCAL = ("DirectRunner", "direct")
@@ -53,11 +67,23 @@ def completed(beam_args: Sequence[str]) -> list[str]:
     Raises:
         UsageError: a flag that the runner needs is missing or wrong.
     """
-    if runner_name(beam_args) == "DataflowRunner":
+    runner = runner_name(beam_args)
+    if runner == "DataflowRunner":
         from beam_jobs.engines import dataflow
 
         return dataflow.completed(beam_args)
+    if is_portable(beam_args):
+        from beam_jobs.engines import portable
+
+        return portable.completed(runner, beam_args)
     return list(beam_args)
+
+
+def is_portable(beam_args: Sequence[str]) -> bool:
+    """Whether the runner speaks Beam's Job API: its workers are ours, and its jobs end with their launcher."""
+    from beam_jobs.engines.portable import RUNNERS
+
+    return runner_name(beam_args) in RUNNERS
 
 
 def check_paths(
@@ -78,40 +104,35 @@ def check_paths(
         dataflow.check_paths(beam_args, paths, in_image)
 
 
-def submit(build: Callable[[beam.Pipeline], object], beam_args: Sequence[str]) -> PipelineResult:
-    """Gives a pipeline to the runner that the flags name, and does not wait for it."""
-    import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
+def submit(build: Callable[[beam.Pipeline], object], beam_args: Sequence[str]) -> RunningJob:
+    """Gives a pipeline to the runner that the flags name, and does not wait for it.
 
-    pipeline = beam.Pipeline(options=PipelineOptions(list(beam_args)))
-    build(pipeline)
-    return pipeline.run()
+    Raises:
+        JobError: it was not accepted.
+    """
+    from beam_jobs.engines import portable
+    from beam_jobs.engines.running import RunningJob, submitted
+
+    result = submitted(build, beam_args)
+    if not is_portable(beam_args):
+        return RunningJob(result, "", None, detached=True)
+    return RunningJob(result, portable.job_name(beam_args), portable.cluster(beam_args))
 
 
-def described(result: PipelineResult, beam_args: Sequence[str]) -> list[tuple[str, str]]:
+def described(job: RunningJob, beam_args: Sequence[str]) -> list[tuple[str, str]]:
     """What is to be said of a job that was submitted, as pairs of a name and a text."""
     if runner_name(beam_args) == "DataflowRunner":
         from beam_jobs.engines import dataflow
 
-        return dataflow.described(result, beam_args)
-    return []
+        return dataflow.described(job.result, beam_args)
+    return [("job", job.where)] if job.name else []
 
 
-def run_once(build: Callable[[beam.Pipeline], object], beam_args: Sequence[str]) -> None:
-    """Runs one pipeline, in this process or where the flags say, and waits for it."""
+def run_here(build: Callable[[beam.Pipeline], object], beam_args: Sequence[str]) -> None:
+    """Runs one pipeline in this process, and waits for it."""
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-    runner = FnApiRunner() if is_local(beam_args) else None
-    with beam.Pipeline(runner=runner, options=PipelineOptions(list(beam_args))) as pipeline:
+    with beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(list(beam_args))) as pipeline:
         build(pipeline)
-
-
-def reason(error: Exception) -> str:
-    """Why a pipeline failed, in one line: Beam gives the error of a step as text, with its traceback."""
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    last = (lines[-1].strip() if lines else type(error).__name__).split(" [while running")[0]
-    # "beam_jobs.errors.JobError: the message [while running 'the step']"
-    head, _, message = last.partition(": ")
-    return message if message and " " not in head else last

@@ -1,13 +1,11 @@
 """The local engine.
 
-Beam's in-memory runner holds what is between two steps in memory, and returns only at the end. So a local run is a
-series of pipelines, each over so many parts that Beam's fixed cost does not count and its memory stays bounded; the
-detector processes live on from one to the next. Elsewhere the whole run is one pipeline.
+Beam's in-memory runner holds what is between two steps in memory. So the pipeline of a local run has no shuffle, and
+commits part after part. Elsewhere the work is spread over the workers in small groups, and gathered by part.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,13 +13,6 @@ from beam_jobs import pipelines
 
 if TYPE_CHECKING:
     from beam_jobs.transforms.detect import PoolSource
-
-#: A pipeline's fixed cost is about 0.7 s; in one of this length it is below 1%.
-SLICE_SECONDS = 80.0
-#: Of the first slice, while nobody knows how long one takes: 7 s of a quick detector, half an hour of a slow one.
-FIRST_INPUTS = 1000
-#: Bounds the rows in memory: 32 parts of 500 pictures with 100 detections each are about 100 MB.
-MAX_SLICE_PARTS = 32
 
 
 class LocalRun(NamedTuple):
@@ -31,9 +22,9 @@ class LocalRun(NamedTuple):
 
 
 def run_local(
-    root: str, source: PoolSource, parts: int, part_size: int, group_size: int, beam_args: Sequence[str]
+    root: str, source: PoolSource, parts: Sequence[int], group_size: int, beam_args: Sequence[str]
 ) -> LocalRun:
-    """Does all parts of the plan in `root`, in order, in this process."""
+    """Does some parts of the plan in `root`, in order, in this process."""
     import apache_beam as beam
     from apache_beam.metrics import MetricsFilter
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -41,16 +32,10 @@ def run_local(
 
     from beam_jobs.transforms.write import NAMESPACE, WRITE_CPU
 
+    if not parts:
+        return LocalRun(0.0)
+    with beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(list(beam_args))) as pipeline:
+        pipelines.detect_in_order(pipeline, root, source, parts, group_size)
     written = MetricsFilter().with_namespace(NAMESPACE).with_name(WRITE_CPU)
-    first, length = 0, max(1, min(MAX_SLICE_PARTS, FIRST_INPUTS // part_size))
-    write_cpu_us = 0
-    while first < parts:
-        start = time.monotonic()
-        todo = range(first, min(first + length, parts))
-        with beam.Pipeline(runner=FnApiRunner(), options=PipelineOptions(list(beam_args))) as pipeline:
-            pipelines.detect(pipeline, root, source, todo, group_size)
-        seconds_a_part = (time.monotonic() - start) / len(todo)
-        length = max(1, min(MAX_SLICE_PARTS, round(SLICE_SECONDS / seconds_a_part)))
-        first = todo.stop
-        write_cpu_us += sum(each.result for each in pipeline.result.metrics().query(written)["counters"])
+    write_cpu_us = sum(each.result for each in pipeline.result.metrics().query(written)["counters"])
     return LocalRun(write_cpu_us / 1e6)

@@ -21,7 +21,7 @@ from beam_jobs.errors import InputError
 from beam_jobs.formats.shapes import SHAPES, shape_columns
 from beam_jobs.records import Detections, ImageKey
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def _schema(name: str, *fields: tuple[str, pa.DataType], nullable: Iterable[pa.Field] = ()) -> pa.Schema:
@@ -69,6 +69,7 @@ FAILURES = _schema(
     ("stage", pa.string()),
     ("code", pa.string()),
     ("message", pa.string()),
+    ("attempts", pa.int32()),
 )
 #: `load_ms` is the time to load the detector, on the first picture of each detector process and 0 on the others.
 #: `infer_ms` is the picture's share of a call with `call_pictures` in it; `shrunk_calls` are those that did not fit and
@@ -102,7 +103,7 @@ TABLES: Mapping[str, pa.Schema] = {
 DICTIONARY_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "images": ("format", "model", "width", "height", "exif_orientation", "frame"),
     "detections": ("image_id", "file_name", "frame", "rank", "category_id", "category"),
-    "failures": ("stage", "code", "message", "frame"),
+    "failures": ("stage", "code", "message", "frame", "attempts"),
     "timings": ("process", "load_ms", "frame", "call_pictures", "shrunk_calls"),
     "annotated": ("frame",),
 }
@@ -249,9 +250,12 @@ class RowsBuilder:
         """An annotated picture that was written; `path` is relative to the run's folder."""
         self._append("annotated", place, (key.image_id, key.file_name, key.frame, path, size, sha256))
 
-    def failure(self, place: Place, uri: str, file_name: str, error: InputError, frame: int = 0) -> None:
-        """An input that gave no result."""
-        self._append("failures", place, (uri, file_name, frame, error.stage, error.code, error.message))
+    def failure(
+        self, place: Place, uri: str, file_name: str, error: InputError, frame: int = 0, attempts: int = 1
+    ) -> None:
+        """An input that gave no result, in so many attempts."""
+        row = (uri, file_name, frame, error.stage, error.code, error.message, attempts)
+        self._append("failures", place, row)
 
     def container(self, input: int, records: int) -> None:
         """A TFRecord file that was read to its end: so many records, failures included."""

@@ -12,7 +12,7 @@ from beam_jobs import storage
 from beam_jobs.errors import InputError
 from beam_jobs.formats import tfrecord
 from beam_jobs.formats.tables import Place, RowsBuilder
-from beam_jobs.processes.picture import Reply, Tally, Work
+from beam_jobs.processes.picture import PictureSettings, Reply, Tally, Work
 from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.processes.reading import why_unreadable
 from beam_jobs.storage import display_name
@@ -45,7 +45,19 @@ class Feeder:
         # Two groups a process: the next one is there when one is done.
         self._in_flight = 2 * pool.size
         self._pending: dict[Future[list[Reply]], int] = {}
+        #: The first of them is the one that is being read.
         self._containers: deque[tuple[int, Work]] = deque()
+        self._ready: deque[PartRows] = deque()
+
+    @staticmethod
+    def of(pool: DetectorPool, settings: PictureSettings) -> Feeder:
+        """The feeder of a job with these settings."""
+        return Feeder(pool, all_records=settings.input_format == "tfrecord", max_bytes=settings.max_bytes)
+
+    def holds(self, part: int) -> bool:
+        """Whether more may come of the groups of a part that were put so far."""
+        held = (*self._pending.values(), *(part for part, _ in self._containers), *(rows.part for rows in self._ready))
+        return part in held
 
     def put(self, part: int, group: Sequence[Work]) -> Iterator[PartRows]:
         """Takes a group; yields rows that are ready. Waits while too much is in flight."""
@@ -73,15 +85,24 @@ class Feeder:
             part = self._pending.pop(future)
             for reply in future.result():
                 self._containers.extend((part, work) for work in reply.containers)
-                yield PartRows(part, reply.rows)
+                self._ready.append(PartRows(part, reply.rows))
+        yield from self._give()
 
     def _open_containers(self) -> Iterator[PartRows]:
         while self._containers:
-            part, work = self._containers.popleft()
-            yield from self._records(part, work)
+            yield from self._records(*self._containers[0])
+            self._containers.popleft()
+            yield from self._give()
+
+    def _give(self) -> Iterator[PartRows]:
+        while self._ready:
+            yield self._ready.popleft()
 
     def _records(self, part: int, work: Work) -> Iterator[PartRows]:
-        """The rows of a TFRecord file: its records go to the pool; what cannot be read of it is settled here."""
+        """Reads a TFRecord file: its records go to the pool; what cannot be read of it is settled here, and ready then.
+
+        Yields what comes back meanwhile.
+        """
         rows = RowsBuilder("", {})
         tally = Tally()
         self._pool.add(Tally(tfrecord_files=1))
@@ -121,4 +142,4 @@ class Feeder:
         if opened:
             rows.container(work.input, count)
         self._pool.add(tally)
-        yield PartRows(part, rows.finish().encode())
+        self._ready.append(PartRows(part, rows.finish().encode()))

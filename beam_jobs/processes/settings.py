@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pyarrow as pa
 
@@ -28,14 +30,23 @@ def process_settings(threads: int) -> dict[str, str]:
 
 
 def keep_pandas_out() -> None:
-    """Has pyarrow go without pandas, which else it imports (0.2 s) with its first array, to know pandas' own by sight.
+    """Has pyarrow go without pandas for good. Whoever asks it for a data frame later still gets one.
 
-    Whoever asks pyarrow for a data frame later still gets it. Not for processes with code of somebody else's, which may
-    give pyarrow something of pandas'.
+    Not for processes with code of somebody else's, which may give pyarrow something of pandas'.
+    """
+    with without_pandas():
+        pa.array([0])  # pyarrow looks once
+
+
+@contextmanager
+def without_pandas() -> Iterator[None]:
+    """What is imported meanwhile goes without pandas, which takes 0.2 s or more.
+
+    pyarrow and Beam import it only to know what is pandas' by sight.
     """
     sys.meta_path.insert(0, _NoPandas)
     try:
-        pa.array([0])  # pyarrow looks once
+        yield
     finally:
         sys.meta_path.remove(_NoPandas)
 

@@ -22,12 +22,15 @@ from beam_jobs.runs.manifest import (
     versions,
 )
 from beam_jobs.runs.plan import Plan
+from beam_jobs.runs.progress import remove_progress
 
 
 class Launch(msgspec.Struct, frozen=True):
-    """What is known of a run before its first part, and not from its plan. Written where the run's end is elsewhere.
+    """What is known of a run before its first part, and not from its plan: its end may be elsewhere, or later.
 
     Args:
+        request: what else than the job was asked for: inputs, ground truth; a run is resumed only by the same.
+        versions: of what may change a byte of the results; likewise.
         job: `DetectJob.identity`.
         machine: what the launcher runs on.
         environment: what decides the threads and the memory of a detector process.
@@ -35,9 +38,13 @@ class Launch(msgspec.Struct, frozen=True):
         submitted: when the parts were begun.
         max_failure_rate: a greater share of failed inputs makes it a failed run.
         evaluate: an evaluation is to follow, and is what makes the run a success.
+        resumed: how often the run was taken up again.
+        inputs_before: pictures and records that were done before it was taken up the last time.
     """
 
     command: list[str]
+    request: dict[str, Any]
+    versions: dict[str, str]
     job: dict[str, Any]
     model: ModelRecord
     inputs: InputsRecord
@@ -48,6 +55,8 @@ class Launch(msgspec.Struct, frozen=True):
     submitted: datetime
     max_failure_rate: float
     evaluate: bool
+    resumed: int = 0
+    inputs_before: int = 0
 
     def write(self, root: str) -> None:
         """Writes `_plan/launch.json`."""
@@ -74,8 +83,7 @@ def complete(
     """
     start, now = time.monotonic(), datetime.now(UTC)
     plan = Plan.read(root)
-    categories = {int(number): name for number, name in launch.job["categories"].items()}
-    outcome = finalise(root, plan, categories, f"Pictures seen by {launch.model.name}, beam-detect")
+    outcome = finalise(root, plan)
     counts = outcome.counts
     detect_s = (now - launch.submitted).total_seconds()
     ended = datetime.now(UTC)
@@ -89,7 +97,7 @@ def complete(
     failed = rate > launch.max_failure_rate or (counts.failed and not counts.images)
     manifest = Manifest(
         version=MANIFEST_VERSION,
-        status="failed" if failed else "succeeded",
+        status="failed" if failed else "evaluating" if launch.evaluate else "succeeded",
         program_version=program_version(),
         command=launch.command,
         job=launch.job,
@@ -103,7 +111,7 @@ def complete(
         ),
         stage_s=stage_s,
         work_s=outcome.work_s,
-        pictures_per_s=round(counts.inputs / detect_s, 2) if detect_s else 0.0,
+        pictures_per_s=round((counts.inputs - launch.inputs_before) / detect_s, 2) if detect_s else 0.0,
         started=launch.started.isoformat(timespec="seconds"),
         ended=ended.isoformat(timespec="seconds"),
         versions=versions(),
@@ -111,25 +119,27 @@ def complete(
         files=outcome.files,
         repeatable=not outcome.detector.shrunk_calls,
         cpu_s=cpu_s,
+        resumed=launch.resumed,
     )
     manifest.write(root)
+    remove_progress(root)
     return manifest
 
 
-def complete_elsewhere(parts: int, root: str) -> str:
+def complete_elsewhere(parts: int, root: str, due: int) -> str:
     """`complete` for the last step of a pipeline, from `_plan/launch.json`; returns the manifest's path.
 
     Args:
         parts: how many were committed.
+        due: how many the pipeline was to commit.
 
     Raises:
         JobError: it is not all of them.
     """
-    planned = len(Plan.read(root).parts)
-    if parts != planned:
-        raise JobError(f"{parts} of {planned} parts were committed: the run is not complete. Please report this.")
+    if parts != due:
+        raise JobError(f"{parts} of {due} parts were committed: the run is not complete. Please report this.")
     launch = Launch.read(root)
     manifest = complete(root, launch)
-    if manifest.status == "succeeded" and not launch.evaluate:
+    if manifest.status == "succeeded":
         mark_success(root)
     return layout.MANIFEST
