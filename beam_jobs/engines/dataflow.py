@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
     from apache_beam.runners.runner import PipelineResult
 
+_SUBMITTER = "disable_logging_submission_environment"
 #: The image of the workers, where `--sdk_container_image` does not name one. Our image sets it to its own name.
 IMAGE_VARIABLE = "BEAM_DETECT_IMAGE"
 #: Bundles that a worker does at a time. One bundle keeps all detector processes busy but at its end, where the next
@@ -131,6 +132,8 @@ def _additions(options: PipelineOptions) -> Iterator[str]:
     given = [experiment.strip() for each in debug.experiments or () for experiment in each.split(",")]
     if "use_runner_v2" not in given:
         yield "--experiments=use_runner_v2"
+    if _SUBMITTER not in given:
+        yield f"--experiments={_SUBMITTER}"  # a list of what is installed here, where nothing of it is used
     # Beam's default is a container for each core, each of which would start as many detector processes as cores.
     if not {_CONTAINERS, f"no_{_CONTAINERS}"} & set(given):
         yield f"--experiments=no_{_CONTAINERS}"
