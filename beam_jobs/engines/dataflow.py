@@ -13,9 +13,10 @@ from beam_jobs import storage
 from beam_jobs.errors import UsageError
 
 if TYPE_CHECKING:
-    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
     from apache_beam.runners.runner import PipelineResult
 
+_SUBMITTER = "disable_logging_submission_environment"
 #: The image of the workers, where `--sdk_container_image` does not name one. Our image sets it to its own name.
 IMAGE_VARIABLE = "BEAM_DETECT_IMAGE"
 #: Bundles that a worker does at a time. One bundle keeps all detector processes busy but at its end, where the next
@@ -33,19 +34,12 @@ def completed(beam_args: Sequence[str]) -> list[str]:
         UsageError: a flag that Dataflow needs is missing or wrong.
     """
     if find_spec("google") is None or find_spec("google.cloud.dataflow") is None:
-        raise UsageError("--runner DataflowRunner needs Beam's part for Google Cloud: pip install 'apache-beam[gcp]'.")
-    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-    from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
-    from apache_beam.runners.runner import create_runner
+        raise UsageError("--runner DataflowRunner needs Google's clients: pip install 'beam-detect[dataflow]'.")
+    from apache_beam.options.pipeline_options import PipelineOptions
 
     options = PipelineOptions(list(beam_args))
     _check(options)
-    words = [*beam_args, *_additions(options)]
-    options = PipelineOptions(words)
-    runner = create_runner(options.view_as(StandardOptions).runner)
-    if faults := PipelineOptionsValidator(options, runner).validate():
-        raise UsageError(f"--runner DataflowRunner: {' '.join(faults)}")
-    return words
+    return [*beam_args, *_additions(options)]
 
 
 def check_paths(
@@ -55,9 +49,8 @@ def check_paths(
     from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, WorkerOptions
 
     options = PipelineOptions(list(beam_args))
-    endpoint = options.view_as(GoogleCloudOptions).dataflow_endpoint
-    if (urlsplit(endpoint or "").hostname or "").startswith("localhost"):
-        return  # a stand-in, as Beam sees it: its workers, if there are any, are here
+    if _is_stand_in(options.view_as(GoogleCloudOptions)):
+        return  # its workers, if there are any, are here
     is_our_image = options.view_as(WorkerOptions).sdk_container_image == os.environ.get(IMAGE_VARIABLE)
     for flag, path in (*paths, *(() if is_our_image else in_image)):
         if not storage.is_remote(path):
@@ -79,8 +72,14 @@ def described(result: PipelineResult, beam_args: Sequence[str]) -> list[tuple[st
     ]
 
 
+def _is_stand_in(cloud: GoogleCloudOptions) -> bool:
+    """Whether jobs go to a stand-in of Dataflow's on this machine, as Beam sees it."""
+    return (urlsplit(cloud.dataflow_endpoint or "").hostname or "").startswith("localhost")
+
+
 def _check(options: PipelineOptions) -> None:
     from apache_beam.options.pipeline_options import GoogleCloudOptions, WorkerOptions
+    from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 
     cloud = options.view_as(GoogleCloudOptions)
     needed = (
@@ -91,6 +90,12 @@ def _check(options: PipelineOptions) -> None:
     for name, value, meaning in needed:
         if not getattr(cloud, name):
             raise UsageError(f"--runner DataflowRunner needs --{name} {value}: {meaning}.")
+    # The parts of Beam's check that look at the words alone: the rest asks the cloud, which takes its time.
+    if not _is_stand_in(cloud):
+        validator = PipelineOptionsValidator(options, None)
+        faults = validator.validate_cloud_options(cloud) + validator.validate_gcs_path(cloud, "temp_location")
+        if faults:
+            raise UsageError(f"--runner DataflowRunner: {' '.join(faults)}")
     if not options.view_as(WorkerOptions).sdk_container_image and not os.environ.get(IMAGE_VARIABLE):
         raise UsageError(
             "--runner DataflowRunner needs --sdk_container_image IMAGE: a container image with beam-detect in it, which"
@@ -127,6 +132,8 @@ def _additions(options: PipelineOptions) -> Iterator[str]:
     given = [experiment.strip() for each in debug.experiments or () for experiment in each.split(",")]
     if "use_runner_v2" not in given:
         yield "--experiments=use_runner_v2"
+    if _SUBMITTER not in given:
+        yield f"--experiments={_SUBMITTER}"  # a list of what is installed here, where nothing of it is used
     # Beam's default is a container for each core, each of which would start as many detector processes as cores.
     if not {_CONTAINERS, f"no_{_CONTAINERS}"} & set(given):
         yield f"--experiments=no_{_CONTAINERS}"
