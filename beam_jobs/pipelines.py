@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ class DetectJob:
         selection = settings.pop("selection")
         tiling = settings.pop("tiling") or {"tile": None, "overlap": None}
         # Where the run lies has no influence on what it finds, and a limit shows in the plan.
-        for name in ("output", "image_ids", "max_seconds"):
+        for name in ("output", "image_ids", "max_seconds", "max_memory"):
             del settings[name]
         if selection["category_ids"] is not None:
             selection["category_ids"] = sorted(selection["category_ids"])
@@ -63,7 +63,7 @@ class DetectJob:
 
 
 def detect(
-    pipeline: beam.Pipeline, root: str, source: PoolSource, parts: range, group_size: int
+    pipeline: beam.Pipeline, root: str, source: PoolSource, parts: Sequence[int], group_size: int
 ) -> beam.PCollection[int]:
     """Adds to a pipeline the detection of some parts of the plan in `root`; yields the committed parts."""
     from beam_jobs.transforms.detect import DetectObjects
@@ -78,10 +78,19 @@ def detect(
     )
 
 
+def detect_and_finish(
+    pipeline: beam.Pipeline, root: str, source: PoolSource, parts: Sequence[int], group_size: int
+) -> beam.PCollection[str]:
+    """Adds to a pipeline the detection of all parts, and the end of the run after them; yields the manifest's path."""
+    from beam_jobs.transforms.finish import FinishRun
+
+    return detect(pipeline, root, source, parts, group_size) | "FinishRun" >> FinishRun(root, len(parts))
+
+
 def detect_in_order(
-    pipeline: beam.Pipeline, root: str, source: PoolSource, parts: range, group_size: int
+    pipeline: beam.Pipeline, root: str, source: PoolSource, parts: Sequence[int], group_size: int
 ) -> beam.PCollection[int]:
-    """The same in one process, for the local engine."""
+    """The same as `detect` in one process, for the local engine."""
     from beam_jobs.transforms.in_order import DetectInOrder
 
     return pipeline | "DetectInOrder" >> DetectInOrder(root, source, parts, group_size)  # int

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from beam_jobs.detectors import catalogue
+from beam_jobs.detectors import catalogue, litert_forms
 from beam_jobs.runs.manifest import Manifest
 from scripts._benchmark_agreement import MIN_SCORE, Found
 from scripts._benchmark_measuring import Watch, call
@@ -141,7 +141,7 @@ def contenders(model: str, flags: Sequence[str]) -> list[Contender]:
         Script("plain loop", "_plain_loop.py", saved_model),
         Script("Beam RunInference", "_run_inference.py", saved_model),
     ]
-    if best.kind != "litert":
+    if best.engine != "litert":
         return [*others, Job(model, tuple(flags))]
     jobs = [Job(model, (f"--engine={engine}", *flags)) for engine in ("litert", "tensorflow")]
-    return [*others, *jobs, Script(LIMIT, "_limit.py", best.location)]
+    return [*others, *jobs, Script(LIMIT, "_limit.py", str(litert_forms.obtain(best)))]

@@ -17,7 +17,6 @@ import simplejpeg
 from ai_edge_litert.interpreter import Interpreter
 
 from beam_jobs.detectors.litert_form import NETWORK, Form
-from beam_jobs.detectors.resize import resize_bilinear
 from beam_jobs.processes.settings import process_settings
 
 
@@ -30,7 +29,7 @@ def work(folder: str, paths: list[str], barrier: Any) -> None:
 
     def run(path: str) -> None:
         picture = simplejpeg.decode_jpeg(Path(path).read_bytes())
-        small = resize_bilinear(picture, form.height, form.width)
+        small, _ = form.prepared(picture)
         network.set_tensor(place, small[np.newaxis])
         network.invoke()
 

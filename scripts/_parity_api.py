@@ -27,8 +27,15 @@ from object_detection import exporter_lib_v2
 sys.path.insert(0, str(Path(__file__).parents[1] / "beam_jobs" / "detectors" / "od_api"))
 from export_program import build_model, read_config
 
+#: Where the keypoints of a person are from the middle of it, in cells of CenterNet's output: down and to the right of
+#: each of COCO's 17. So those that are drawn can be judged by looking at them.
+_POSE = (
+    *(-8, 0, -9, 1, -9, -1, -8, 2, -8, -2, -4, 4, -4, -4, -1, 8, -1, -8),
+    *(-6, 9, 2, -9, 2, 2, 2, -2, 6, 3, 6, -3, 9, 4, 9, -4),
+)
+
 #: What a head's outputs shall be, by what the name of its layer (CenterNet: its task) holds; the first counts: their
-#: mean and their deviation, or, for scores before the sigmoid, their mean and the greatest of all.
+#: mean (of all or of each) and their deviation, or, for scores before the sigmoid, their mean and the greatest of all.
 _SPREADS = (
     # Proposals nearly sure to be something would all have the same score, as float32 writes it.
     ("RPN/ClassPredictor", 0.0, "deviation", 0.5),
@@ -42,8 +49,8 @@ _SPREADS = (
     ("object_center", -6.0, "greatest", 2.0),
     ("box/scale", 20.0, "deviation", 6.0),
     ("box/offset", 0.5, "deviation", 0.2),
-    ("keypoint/heatmap", -6.0, "greatest", 2.0),
-    ("keypoint/regression", 0.0, "deviation", 8.0),
+    ("keypoint/heatmap", -1.0, "greatest", 2.0),
+    ("keypoint/regression", _POSE, "deviation", 1.0),
     ("keypoint/offset", 0.5, "deviation", 0.2),
 )
 
@@ -131,7 +138,7 @@ def _spread_as_it_flows(model: Any) -> dict[Any, Callable[..., Any]]:
 
         return fit
 
-    def scale(layer: Any, mean: float, kind: str, value: float) -> Callable[[Any, Any, bool], None]:
+    def scale(layer: Any, mean: Any, kind: str, value: float) -> Callable[[Any, Any, bool], None]:
         kernel = layer.pointwise_kernel if hasattr(layer, "pointwise_kernel") else layer.kernel
 
         def fit(_: Any, outputs: Any, is_first: bool) -> None:
@@ -167,7 +174,7 @@ def _spread_as_it_flows(model: Any) -> dict[Any, Callable[..., Any]]:
     return calls
 
 
-def _heads(model: Any) -> dict[Any, tuple[float, str, float]]:
+def _heads(model: Any) -> dict[Any, tuple[Any, str, float]]:
     """The layers that give a head's outputs, with what these shall be."""
     named: dict[Any, str] = {}
     for task, nets in getattr(model, "_prediction_head_dict", {}).items():
@@ -179,7 +186,7 @@ def _heads(model: Any) -> dict[Any, tuple[float, str, float]]:
         for layer in model.submodules:
             if isinstance(layer, convolutions) and not isinstance(layer, tf.keras.layers.DepthwiseConv2D):
                 named[layer] = ("RPN/" if layer in rpn else "") + layer.name
-    heads: dict[Any, tuple[float, str, float]] = {}
+    heads: dict[Any, tuple[Any, str, float]] = {}
     for layer, name in named.items():
         for part, mean, kind, value in _SPREADS:
             if part in name:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -62,6 +63,30 @@ class _Colours:
 
 
 colours = _Colours()
+
+
+class _ShowsItsCommand(_Colours):
+    """What others see of its process (`ps`), on the process's standard error."""
+
+    def __call__(self) -> ColourDetector:
+        with open("/proc/self/cmdline", "rb") as file:
+            print(file.read().replace(b"\0", b" ").decode(), file=sys.stderr, flush=True)
+        return ColourDetector()
+
+
+shows_its_command = _ShowsItsCommand()
+
+
+class _Slow(ColourDetector):
+    """Takes 0.5 s for a picture of 2,000 pixels or more a row, and 2 ms for others; does not look at them."""
+
+    def one(self, picture: Picture) -> Detections:
+        time.sleep(0.5 if picture.shape[1] >= 2000 else 0.002)
+        return Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
+
+
+def slow_on_large() -> ColourDetector:
+    return _Slow()
 
 
 #: Names the file that `Awaiting` waits for.
@@ -186,6 +211,15 @@ class Hang(_Fatal):
         time.sleep(3600)
 
 
+class EatsMemory(_Fatal):
+    """Takes memory until somebody stops it, or there is 4 GB of it."""
+
+    def end(self) -> None:
+        eaten = [np.ones(1 << 22) for _ in range(125)]
+        time.sleep(3600)
+        del eaten
+
+
 class Raise(_Fatal):
     """Raises, with an object's address in the message."""
 
@@ -292,6 +326,19 @@ def small_gpu() -> Any:
     return detector
 
 
+class NotNumbers(MaskDetector):
+    """Gives NaN as one of its numbers."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def one(self, picture: Picture) -> Detections:
+        found = super().one(picture)
+        assert found.masks is not None
+        {"scores": found.scores, "boxes": found.boxes, "masks": found.masks.grids}[self._what][:1] = np.nan
+        return found
+
+
 class Unnamed(ColourDetector):
     """Finds classes that no label map names, and boxes outside of the picture."""
 
@@ -310,3 +357,8 @@ def ends_while_loading() -> ColourDetector:
 
 def refuses() -> ColourDetector:
     raise ValueError("no weights here")
+
+
+def only_with_marker() -> ColourDetector:
+    """Can be opened where the environment says so."""
+    return ColourDetector() if "BEAM_DETECT_TEST_MARKER" in os.environ else refuses()

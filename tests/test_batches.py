@@ -21,6 +21,7 @@ from beam_jobs.processes.calls import Answer, Caller
 from beam_jobs.processes.picture import PictureSettings, PictureWorker, Work
 from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.records import Detections, ImageKey
+from beam_jobs.runs.check import check_run
 from beam_jobs.runs.manifest import Manifest
 from tests import fake_detectors
 from tests.pictures import GREEN, RED, encode, picture, write_pictures
@@ -72,6 +73,8 @@ def assert_alike(some: Sequence[Answer], others: Sequence[Answer]) -> None:
         ("fixed_shape", [4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 1]),
         # 120×160 and 240×320 come to one shape, 90×61 to another; 2 of 96×96 fit, padding included.
         ("letterboxed", [2] * 12 + [1]),
+        # What it finds depends on the size before, so only pictures of one size share a call.
+        ("peeking", [3] * 3 + [1] * 10),
         # Bytes: only pictures of one size share a call, 3 of 90×61; each of the others is a call of its own.
         ("free", [3] * 3 + [1] * 10),
         # The same, decoded by the model.
@@ -221,6 +224,7 @@ def test_a_process_holds_a_bounded_number_of_pixels(works, monkeypatch) -> None:
 
 def run(output: Path, *words: str, model: str = "tests.fake_detectors:Together") -> Manifest:
     assert main(["detect", f"--output={output}", f"--model={model}", *words]) == 0
+    assert list(check_run(str(output))) == []
     return Manifest.read(str(output))
 
 

@@ -258,8 +258,8 @@ def test_command(files, tmp_path, capsys):
     output = tmp_path / "comparison"
     assert main(command(files, output)) == 0
     shown = capsys.readouterr().out
-    assert "warning: 1 images are in A only: for B their truths count as missed" in shown
-    assert "1 images of B are not in the ground truth: image_id 999" in shown
+    assert "warning: 1 image is in A only: for B their truths count as missed" in shown
+    assert "1 image of B is not in the ground truth: image_id 999" in shown
     assert [line.split()[0] for line in shown.splitlines() if line.startswith("  A")][:3] == ["AP", "AP50", "AP75"]
     assert "50 paired bootstrap samples of the 40 images, seed 0" in shown
     assert "classes that gained most AP" in shown
@@ -298,11 +298,14 @@ def test_command_gives_the_same_bytes_again_and_only_when_told(files, tmp_path, 
     first = [(output / name).read_bytes() for name in names]
     assert main(command(files, output)) == BAD_USAGE
     assert "holds a comparison: name another folder, or give --overwrite" in capsys.readouterr().err
+    (output / "compare.json").unlink()
+    assert main(command(files, output)) == BAD_USAGE
+    assert "holds an unfinished comparison: name another folder, or give --overwrite" in capsys.readouterr().err
     assert main(command(files, output, "--overwrite")) == 0
     assert [(output / name).read_bytes() for name in names] == first
     (output / "mine.txt").write_text("kept")
     assert main(command(files, output, "--overwrite")) == BAD_USAGE
-    assert "what it holds is not a comparison" in capsys.readouterr().err
+    assert "what it holds is no comparison" in capsys.readouterr().err
     assert sorted(path.name for path in output.iterdir()) == sorted([*names, "mine.txt"])
 
 

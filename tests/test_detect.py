@@ -22,6 +22,7 @@ from beam_jobs.formats.tf_example import make_example
 from beam_jobs.formats.tfrecord import write_records
 from beam_jobs.records import image_id_of
 from beam_jobs.runs import layout
+from beam_jobs.runs.check import check_run
 from beam_jobs.runs.manifest import Manifest
 from tests.fake_detectors import AWAITED, FATAL_WIDTH
 from tests.pictures import BLUE, GREEN, RED, encode, picture, write_pictures
@@ -31,6 +32,7 @@ FAKE = "--model=tests.fake_detectors:colours"
 
 def detect(output: Path, *words: str, model: str = FAKE, status: int = 0) -> Manifest:
     assert main(["detect", f"--output={output}", model, *words]) == status
+    assert list(check_run(str(output))) == []
     return Manifest.read(str(output))
 
 
@@ -278,7 +280,10 @@ def test_limit_and_list(tmp_path, monkeypatch):
     ("words", "message"),
     [
         (["--input=IN", "--min-score=0.5"], "There is no flag --min-score. Did you mean --min_score?"),
-        (["--input=IN", "--numworkers=3"], "There is no flag --numworkers"),
+        (["--input=IN", "--numworkers=3"], "There is no flag --numworkers. Did you mean --workers?"),
+        (["--input=IN", "--nope"], "There is no flag --nope. `beam-detect detect --help` lists the flags."),
+        (["--input=IN", "--no-annotat"], "There is no flag --no-annotat. Did you mean --no_annotate?"),
+        (["--input=IN", "--temp_locatio=x"], "There is no flag --temp_locatio. Did you mean --temp_location?"),
         (["--input=IN", "--direct_num_workers=3"], "--workers says how many"),
         (["--input=IN", "oops.jpg"], "with quotes around a pattern"),
         (["--input=IN/*.xyz"], "IN/*.xyz"),
@@ -328,12 +333,27 @@ def test_a_file_of_flags_and_the_command_line_over_it(tmp_path):
     assert (manifest.counts.inputs, manifest.counts.annotated, manifest.job["min_score"]) == (3, 0, 0.2)
 
 
-def test_a_wrong_name_in_a_file_of_flags(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("minscore = 0.4", "there is no flag --minscore; did you mean min_score?"),
+        ("min_score = 2", "min_score: 2 is not between 0 and 1"),
+        ("limit = 'x'", "limit: invalid whole number value: 'x'"),
+        ("input_format = 'video'", "input_format: invalid choice: 'video'"),
+        ("annotate = 'yes'", "annotate is true or false, not 'yes'"),
+        ("min_score = true", "min_score takes a value, not true"),
+        ("[detect]", "detect cannot be set in a file of flags"),
+        ("input = [", "job.toml is not TOML: Invalid value (at end of document)"),
+    ],
+)
+def test_what_is_wrong_in_a_file_of_flags_is_said_with_its_line(tmp_path, capsys, line, message):
     write_pictures(tmp_path / "in", 1)
     config = tmp_path / "job.toml"
-    config.write_text("minscore = 0.4\n")
+    config.write_text(f"# of Tuesday\nmax_detections = 5\n{line}\n")
     refused(tmp_path / "out", f"--config={config}", f"--input={tmp_path}/in")
-    assert "Did you mean --min_score?" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert message in said
+    assert "not TOML" in said or f"--config {config}, line 3: {message}" in said
 
 
 def test_dry_run_writes_nothing(tmp_path, capsys):
@@ -353,7 +373,8 @@ def test_overwrite_replaces_the_run_and_nothing_else(tmp_path):
     (output / "images" / "mine.txt").write_text("keep me")
     (output / "notes").mkdir()
     (output / "notes" / "mine.txt").write_text("keep me")
-    detect(output, f"--input={tmp_path}/in/picture-0000.png", "--overwrite")
+    assert main(["detect", f"--output={output}", FAKE, f"--input={tmp_path}/in/picture-0000.png", "--overwrite"]) == 0
+    assert list(check_run(str(output))) == ["images/mine.txt is not in the manifest"]
     left = {str(p.relative_to(output)) for p in output.rglob("*") if p.is_file()}
     assert {"images/mine.txt", "notes/mine.txt"} <= left
     assert {path for path in left if path.endswith(".parquet")} == {
@@ -362,13 +383,17 @@ def test_overwrite_replaces_the_run_and_nothing_else(tmp_path):
     assert not (output / "annotated").exists()
 
 
-def test_overwrite_removes_an_unfinished_run(tmp_path):
+def test_overwrite_removes_an_unfinished_run(tmp_path, capsys):
     write_pictures(tmp_path / "in", 6)
     output = tmp_path / "out"
     detect(output, f"--input={tmp_path}/in", "--part_size=2", "--annotate")
     for path in ("run.json", "_SUCCESS", "_plan/parts/part-00001.json", "coco/dataset.json"):
         (output / path).unlink()
     (output / "images" / ".tmp-beam-detect-123").write_bytes(b"half")
+    refused(output, f"--input={tmp_path}/in")
+    assert f"--output {output} holds an unfinished run: give --resume" in capsys.readouterr().err
+    assert main(["report", str(output), f"--output={tmp_path}/page.html"]) == 2
+    assert f"{output} is a run that is not finished: it has no run.json" in capsys.readouterr().err
     detect(output, f"--input={tmp_path}/in/picture-0000.png", "--overwrite")
     assert not list(output.rglob(".tmp*"))
     assert len(list((output / "images").iterdir())) == 1

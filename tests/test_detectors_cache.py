@@ -104,7 +104,7 @@ def test_an_entry_of_another_recipe_is_made_again() -> None:
     cache.ensure("model", "old", build, pytest.fail)
     said: list[str] = []
     cache.ensure("model", "new", build, said.append)
-    assert said == ["the cached model is damaged or outdated: making it again"]
+    assert said == ["the cached model is damaged, outdated or unfinished: making it again"]
 
 
 def test_a_builder_that_fails_leaves_nothing(cache_root: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,7 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from beam_jobs.cli.main import main
-from beam_jobs.detectors import cache, catalogue, frozen_form, open_detector
+from beam_jobs.detectors import cache, catalogue, form_making, frozen_form, open_detector
 from beam_jobs.detectors.agreement import difference
 from beam_jobs.detectors.base import DetectorSpec
 from beam_jobs.detectors.graph_size import count_nodes
@@ -26,7 +28,10 @@ from beam_jobs.errors import UsageError
 from beam_jobs.records import BoxMasks, Detections
 from beam_jobs.runs.manifest import Manifest
 from tests import saved_models
+from tests.form_makers import run_here
+from tests.model_server import archive_of, serving
 from tests.pictures import write_pictures
+from tests.test_batches import ask, assert_alike, found_in, mixed_pictures
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +52,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _all_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(frozen_form, "FEW_NODES", 0)
-    monkeypatch.setattr(frozen_form, "run_quietly", _run_here)
-
-
-def _run_here(command: list[str], *_: object) -> tuple[int, str]:
-    """What the Python of its own does, without its five seconds for TensorFlow."""
-    from beam_jobs.detectors import freezing
-
-    assert command[-3] == "beam_jobs.detectors.freezing"
-    try:
-        freezing.main(Path(command[-2]), Path(command[-1]))
-    except SystemExit as ended:
-        return int(str(ended.code)), str(ended.__cause__)
-    return 0, ""
+    monkeypatch.setattr(form_making, "run_quietly", run_here)
 
 
 def spec_of(path: Path) -> DetectorSpec:
@@ -108,6 +101,30 @@ class TestForms:
         tall = np.full((50, 20, 3), 255, np.uint8)
         assert "picture 3 of 3" in choose(models / "random_if_tall", [tall]).form_note
 
+    @pytest.mark.parametrize(
+        ("name", "config", "calls"),
+        [
+            ("letterboxed", True, [13] * 13),
+            # Nothing need be known of the model's resizer.
+            ("letterboxed", False, [13] * 13),
+            ("fixed_shape", False, [13] * 13),
+            # What it finds depends on the size before the resizer, too: it cannot be cut behind that.
+            ("peeking", True, [5] * 5 + [4] * 4 + [1] * 4),
+        ],
+    )
+    def test_pictures_of_any_sizes_share_its_calls(
+        self, models: Path, tmp_path: Path, name: str, config: bool, calls: list[int]
+    ) -> None:
+        shutil.copytree(models / name, tmp_path / name)
+        if not config:
+            (tmp_path / name / "pipeline.config").unlink()
+        detector, pictures = open_detector(choose(tmp_path / name)), mixed_pictures()
+        assert detector.info.details["form"] == "frozen"
+        alone, together = ask(detector, pictures, 0), ask(detector, pictures, 13 * 96 * 96)
+        assert sorted((answer.call_pictures for answer in together), reverse=True) == calls
+        assert_alike(alone, together)
+        assert len({tuple(one.scores) for one in found_in(together)}) > 8
+
     def test_a_damaged_entry_is_made_again(self, models: Path) -> None:
         spec = choose(models / "masks")
         entry, _ = frozen_form.ensure(spec, pytest.fail, pytest.fail)
@@ -115,8 +132,71 @@ class TestForms:
         (entry / "graph.pb").write_bytes((entry / "graph.pb").read_bytes()[:-1])
         said: list[str] = []
         frozen_form.ensure(spec, lambda: [], said.append)
-        assert "damaged or outdated" in said[0]
+        assert "is damaged, outdated or unfinished" in said[0]
         assert count_nodes(entry / "graph.pb") == whole
+
+    @pytest.mark.parametrize(
+        ("end", "why"),
+        [(TimeoutError(), "making it took longer than 840 s"), ((-9, ""), "making it ended with status -9: ?")],
+    )
+    def test_what_is_cut_short_is_tried_once_more(
+        self, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: object, why: str
+    ) -> None:
+        monkeypatch.setenv("BEAM_DETECT_CACHE", str(tmp_path))
+        tries: list[object] = []
+
+        def cut_short(*_: object) -> object:
+            tries.append(end)
+            if isinstance(end, Exception):
+                raise end
+            return end
+
+        monkeypatch.setattr(form_making, "run_quietly", cut_short)
+        for expected in (1, 2, 2):
+            assert choose(models / "zoo").form_note == f"the frozen form is not used: {why}"
+            assert len(tries) == expected
+        # Another version of this program, or somebody who says so, has it tried again.
+        monkeypatch.setattr(form_making, "program_version", lambda: "next")
+        choose(models / "zoo")
+        assert len(tries) == 3
+        [name] = cache.entries()
+        monkeypatch.setattr(form_making, "run_quietly", run_here)
+        assert main(["models", "remove", name]) == 0
+        assert choose(models / "zoo").form == "frozen"
+
+    def test_a_second_try_may_be_better(self, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("BEAM_DETECT_CACHE", str(tmp_path))
+        monkeypatch.setattr(form_making, "run_quietly", lambda *_: (-9, ""))
+        assert choose(models / "zoo").form == "original"
+        monkeypatch.setattr(form_making, "run_quietly", run_here)
+        assert choose(models / "zoo").form == "frozen"
+
+    def test_the_commands_for_the_cache_know_them(
+        self, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("BEAM_DETECT_CACHE", str(tmp_path))
+        with serving() as server:
+            top = models / "zoo"
+            files = {f"saved_model/{p.relative_to(top)}": p.read_bytes() for p in top.rglob("*") if p.is_file()}
+            url = f"{server.url}/mine.tar.gz"
+            server.files["/mine.tar.gz"] = archive_of(files, "mine/")
+            spec = catalogue.resolve(url, label_map=None, threads=1)
+        assert frozen_form.choose(spec, lambda: [], lambda line: None).form == "frozen"
+        assert choose(models / "random").form == "original"
+        capsys.readouterr()
+        assert main(["models", "verify"]) == 0
+        said = sorted(capsys.readouterr().out.splitlines())
+        whole, refused = sorted(said[:2], key=len)
+        assert re.fullmatch(r"frozen-\w+, the frozen form of mine: whole", whole)
+        assert re.fullmatch(
+            r"(frozen-\w+), the frozen form of random: whole; not used: it finds something else in picture 1 of 2: .*; "
+            r"to try again: beam-detect models remove \1",
+            refused,
+        )
+        assert said[2] == f"{url}: whole"
+        # What was made of a model goes with it.
+        assert main(["models", "remove", url]) == 0
+        assert cache.entries() == [refused.split(",")[0]]
 
     def test_two_processes_make_it_once(self, models: Path, tmp_path: Path) -> None:
         code = (

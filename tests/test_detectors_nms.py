@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from beam_jobs.boxes import from_normalised_yxyx
+from beam_jobs.detectors import raw_outputs
 from beam_jobs.detectors.nms import Suppression, just_below, overlaps, suppress
 from beam_jobs.detectors.raw_outputs import PostProcessing, detections_of_raw
 from beam_jobs.errors import InputError
@@ -59,6 +60,16 @@ def test_suppression_keeps_what_the_definition_keeps(found: tuple[Any, Any, Any]
     assert suppress(boxes, classes, scores, rules).tolist() == brute_force(boxes, classes, scores, rules)
 
 
+@settings(max_examples=30, deadline=None)
+@given(candidates(), st.sampled_from([1, 5, 100]), st.sampled_from([1, 20, 100]), st.integers(0, 2**32 - 1))
+def test_what_is_not_wanted_suppresses_and_counts_in_its_class_only(found, per_class, total, seed):
+    boxes, classes, scores = found
+    wanted = np.random.default_rng(seed).random(len(scores)) < 0.5
+    everything = brute_force(boxes, classes, scores, Suppression(0.5, 0.0, per_class, len(scores)))
+    kept = suppress(boxes, classes, scores, Suppression(0.5, 0.0, per_class, total), wanted)
+    assert kept.tolist() == [i for i in everything if wanted[i]][:total]
+
+
 @given(hnp.arrays(np.float32, (7, 4), elements=st.integers(-3, 9).map(float)))
 def test_overlaps_are_those_of_all_pairs(corners):
     boxes = np.concatenate([np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])], 1)
@@ -76,6 +87,43 @@ def test_raw_outputs_become_pixels_categories_and_scores():
     assert found.scores.tolist() == pytest.approx([0.9, 0.7, 0.3])
     clipped = np.array([boxes[0], [0, 0.5, 0.5, 1], boxes[1]], np.float32)
     assert np.array_equal(found.boxes, from_normalised_yxyx(clipped, 200, 100))
+
+
+def test_of_very_many_candidates_the_best_are_found(monkeypatch):
+    random = np.random.default_rng(3)
+    middles, halves = random.random((2000, 2)), random.random((2000, 2)) * 0.1
+    boxes = np.concatenate([middles - halves, middles + halves], 1).astype(np.float32)
+    scores = (random.random((2000, 8)).round(3) ** 8).astype(np.float32)
+    how = PostProcessing(Suppression(0.1, 1e-8, 20, 100))
+    at_once = detections_of_raw(boxes, scores, 640, 480, how)
+    monkeypatch.setattr(raw_outputs, "_FIRST", 16)
+    in_steps = detections_of_raw(boxes, scores, 640, 480, how)
+    assert len(at_once) == 100
+    for name in ("boxes", "scores", "category_ids"):
+        assert np.array_equal(getattr(in_steps, name), getattr(at_once, name))
+    few = PostProcessing(Suppression(0.0, 0.9, 2, 100))
+    assert 0 < len(detections_of_raw(boxes, scores, 640, 480, few)) <= 16
+
+
+def test_a_picture_in_a_part_of_the_networks_input():
+    boxes = np.array([[0.0, 0.0, 0.25, 0.5], [0.0, 0.6, 0.4, 0.9], [0.2, 0.1, 0.8, 0.3]], np.float32)
+    scores = np.array([[0.9], [0.8], [0.7]], np.float32)
+    how = PostProcessing(RULES)
+    found = detections_of_raw(boxes, scores, 100, 300, how, inside=(1.0, 0.5))
+    expected = [[0, 0, 100, 75], [100, 0, 100, 120], [20, 60, 60, 240]]
+    assert np.allclose(found.boxes, expected, atol=1e-4)
+    # Two at most; the one outside does not count.
+    two = PostProcessing(Suppression(0.5, 0.1, 100, 2), drop_empty=True)
+    found = detections_of_raw(boxes, scores, 100, 300, two, inside=(1.0, 0.5))
+    assert found.scores.tolist() == pytest.approx([0.9, 0.7])
+
+
+def test_a_box_of_several_classes_counts_for_its_best_where_classes_do_not_matter():
+    boxes = np.array([[0.1, 0.2, 0.5, 0.6], [0.11, 0.2, 0.5, 0.6], [0.6, 0.6, 0.9, 0.9]], np.float32)
+    scores = np.array([[0.9, 0.8], [0.2, 0.85], [0.3, 0.4]], np.float32)
+    found = detections_of_raw(boxes, scores, 200, 100, PostProcessing(RULES, class_agnostic=True))
+    assert found.category_ids.tolist() == [1, 2]
+    assert found.scores.tolist() == pytest.approx([0.9, 0.4])
 
 
 @given(st.floats(0, 1), st.floats(0, 1, width=32))

@@ -26,6 +26,7 @@ from beam_jobs.evaluation.shards import store_results
 from beam_jobs.formats.evaluated import EVALUATION_FILES
 from beam_jobs.formats.tf_example import make_example
 from beam_jobs.formats.tfrecord import write_records
+from beam_jobs.runs.check import check_run
 from beam_jobs.runs.manifest import Manifest
 from tests.pictures import GREEN, RED, encode, picture, write_pictures
 
@@ -100,6 +101,7 @@ def test_one_pass_and_two_give_what_pycocotools_gives(folder, tmp_path, capsys):
 
 
 def test_the_run_lists_its_evaluation_and_keeps_low_scores(folder):
+    assert list(check_run(str(folder / "run"))) == []
     manifest = Manifest.read(str(folder / "run"))
     listed = {file.path for file in manifest.files if file.path.startswith("evaluation/")}
     assert listed == {f"evaluation/{name}" for name in EVALUATION_FILES}
@@ -268,8 +270,29 @@ def test_images_and_classes_that_one_side_lacks_are_counted_and_named(folder, tm
     assert found.counts["unknown_categories"] == 19
     assert found.counts["unknown_images"] == 2
     printed = capsys.readouterr().out
-    assert f"1 images of the detections are not in the ground truth: {gone['file_name']}" in printed
-    assert "19 detections of classes that the ground truth does not have" in printed
+    assert f"1 image of the detections is not in the ground truth: {gone['file_name']}" in printed
+    assert "19 detections were left out: their classes are not in the ground truth" in printed
+
+
+def test_detections_that_are_there_twice_are_told(folder, tmp_path, capsys):
+    results = json.loads((folder / "run/coco/detections.json").read_text())
+    truth = f"--ground_truth={folder}/truth.json"
+    # One differs in its score alone.
+    for more, told in (
+        ([], None),
+        (results[:1], "1 detection of {} repeats others"),
+        (results, "{n} detections of {}"),
+    ):
+        other = [{**results[0], "score": 0.123}]
+        (tmp_path / "results.json").write_text(json.dumps([*results, *other, *more]))
+        evaluate(tmp_path / "out", f"--detections={tmp_path}/results.json", truth, "--overwrite")
+        printed = capsys.readouterr().out
+        assert Metrics.read(str(tmp_path / "out")).counts["repeated_detections"] == len(more)
+        assert ("repeat" in printed) == bool(more)
+        assert told is None or told.format("the detections", n=len(results)) in printed
+    words = ["compare", f"{folder}/run", f"{tmp_path}/results.json", truth, f"--output={tmp_path}/both"]
+    assert main([*words, "--samples=2"]) == 0
+    assert f"warning: {len(results)} detections of B repeat others" in capsys.readouterr().out
 
 
 def test_settings_of_ones_own(folder, tmp_path):
@@ -304,7 +327,7 @@ def test_nothing_was_detected(folder, tmp_path):
         (["--detections=nowhere", "--ground_truth=TRUTH"], "nowhere"),
         (["--detections=OTHER", "--ground_truth=TRUTH"], "none of its images is in"),
         (["--detections=CLASSES", "--ground_truth=TRUTH"], "no class in common"),
-        (["--detections=RUN", "--ground_truth=TRUTH", "--output=RUN"], "what it holds is not an evaluation"),
+        (["--detections=RUN", "--ground_truth=TRUTH", "--output=RUN"], "what it holds is no evaluation"),
         (["--detections=RUN", "--ground_truth=TRUTH", "--iou_type=keypoints"], "truth.json has no keypoints, which"),
         (["--detections=RUN", "--ground_truth=TRUTH", "--iou_type=segm"], "truth.json has no masks, which"),
         (["--detections=RUN", "--ground_truth=TRUTH", "--categories=rde"], "did you mean red?"),

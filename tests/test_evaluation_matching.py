@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pytest
 
 from beam_jobs.evaluation.matching import Matches, MatchSettings, match_batch, matches_table
+from beam_jobs.evaluation.repeats import count_repeats
 from beam_jobs.evaluation.settings import EvaluationSettings
 from beam_jobs.evaluation.sides import places
 from beam_jobs.formats.matches import MATCHES, OUTCOMES
@@ -228,3 +229,22 @@ def test_at_a_threshold_of_1_a_rounding_error_is_forgiven():
     problem = Problem(settings, dataset_of([1], [1], [truth(1, 1, 1, BOX)]), [result(1, 1, 0.5, bbox=almost)])
     agrees(problem)
     assert outcomes(problem)[0][0][1] == "TP"
+
+
+def test_repeats_are_of_everything_that_a_detection_says():
+    points = [1.0, 2.0, 2.0] * 17
+    mask = {"size": [9, 9], "counts": "01"}
+    row = result(1, 1, 0.5, bbox=BOX, segmentation=mask, keypoints=points)
+    others = [
+        {**row, "image_id": 2},
+        {**row, "category_id": 2},
+        {**row, "score": np.nextafter(0.5, 1)},
+        {**row, "bbox": [*BOX[:3], 51.0]},
+        {**row, "segmentation": {**mask, "counts": "02"}},
+        {**row, "keypoints": [*points[1:], 0.0]},
+    ]
+    problem = Problem(EvaluationSettings.of("bbox", (1, 2)), dataset_of([1, 2], [1, 2], []), [row, *others])
+    results = problem.results
+    assert count_repeats(results) == 0
+    assert count_repeats(pa.concat_tables([results, results.slice(0, 1), results.slice(0, 3)])) == 4
+    assert count_repeats(results.slice(0, 0)) == 0

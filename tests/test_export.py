@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -19,7 +20,14 @@ from beam_jobs.detectors import catalogue
 from beam_jobs.detectors.od_api import checkpoint, environment, export
 from beam_jobs.errors import UsageError
 
-CONFIG = 'model {\n  ssd {\n    num_classes: 2\n    feature_extractor { type: "ssd_mobilenet_v2_keras" }\n  }\n}\n'
+CONFIG = """model {
+  ssd {
+    num_classes: 2
+    image_resizer { fixed_shape_resizer { height: 300 width: 300 } }
+    feature_extractor { type: "ssd_mobilenet_v2_keras" }
+  }
+}
+"""
 LABEL_MAP = 'item { id: 1 name: "buoy" }\nitem { id: 2 name: "gull" }\n'
 
 #: Speaks as export_program.py does; what it is to do, the name of the config's folder says.
@@ -207,8 +215,28 @@ class TestRefusals:
         assert f"did you mean {folder / 'pipeline.config'}?" in self.refused(
             folder, tmp_path, capsys, pipeline_config=folder
         )
-        (folder / "pipeline.config").write_text("train_config { batch_size: 8 } # model {}\n")
-        assert "has no model { … }" in self.refused(folder, tmp_path, capsys)
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("train_config { batch_size: 8 } # model {}\n", "its model must be one of ssd, faster_rcnn, center_net"),
+            (CONFIG[:-2], 'line 6: Expected "}"'),
+            (CONFIG + "}\n", "line 8: '}'"),
+            (CONFIG + "train_config {\n  batch_size 8\n}\n", "line 9: '  batch_size 8'"),
+            (CONFIG + "eval_config { metrics_set: [1, 2 }\n", 'line 8: .*Expected ","'),
+            (CONFIG + 'train_input_reader { label_map_path: "x }\n', 'Invalid field value: "x'),
+            (CONFIG.replace("2", '"two"', 1), "line 3: .*Couldn't parse integer"),
+            (CONFIG.replace("fixed_shape_resizer", "shape_resizer"), "its image_resizer is missing"),
+            (CONFIG.encode("utf-16"), "codec can't decode"),
+        ],
+    )
+    def test_what_is_no_config(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | bytes, said: str
+    ) -> None:
+        folder = model(tmp_path / "a")
+        (folder / "pipeline.config").write_bytes(text if isinstance(text, bytes) else text.encode())
+        refusal = self.refused(folder, tmp_path, capsys)
+        assert re.search(rf"pipeline.config is not a pipeline.config of the Object Detection API: .*{said}", refusal)
 
     @pytest.mark.parametrize("type_", ["ssd_mobilenet_v2", "faster_rcnn_inception_v2", "embedded_ssd_mobilenet_v1"])
     def test_configs_of_tf1(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], type_: str) -> None:

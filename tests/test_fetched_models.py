@@ -366,7 +366,7 @@ class TestWorkers:
             return worker
 
         monkeypatch.setitem(catalogue.CATALOGUE, "coco-ssd", replace(known, locate=locate))
-        assert catalogue.on_this_host(sent).location == str(worker / "litert")
+        assert catalogue.on_this_host(sent).location == str(worker / "saved_model")
         assert made == [worker]
         with pytest.raises(UsageError, match="install the same version of beam-detect on all hosts"):
             catalogue.on_this_host(replace(sent, fingerprint=coco_ssd.SOURCE.graph_sha256))

@@ -408,7 +408,7 @@ def test_names_and_ids_of_records(tmp_path: Path) -> None:
     assert truth.objects["truth_id"].to_pylist() == list(range(1, 15))
     assert truth.categories == {1: "1", 3: "3"}
     assert truth.warnings[0].startswith("14 of 14 objects have no image/object/area")
-    assert truth.warnings[1].startswith("1 records have the name of another one")
+    assert truth.warnings[1].startswith("1 record has the name of another one")
 
 
 def test_objects_of_records(tmp_path: Path) -> None:

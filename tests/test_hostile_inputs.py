@@ -27,6 +27,7 @@ from beam_jobs.cli.main import main
 from beam_jobs.formats.tables import TABLES
 from beam_jobs.formats.tf_example import make_example
 from beam_jobs.formats.tfrecord import write_records
+from beam_jobs.runs.check import check_run
 from beam_jobs.runs.folder import remove_run
 from beam_jobs.runs.manifest import Manifest
 from tests.pictures import BLUE, RED, encode, picture
@@ -334,6 +335,7 @@ def test_the_job_ends_well_in_bounded_memory(one, two):
 
 def test_every_input_is_accounted_for_once(one, folder, found):
     good, records = expected(), 4 + 2
+    assert list(check_run(str(one.output))) == []
     assert sorted(found["images"].file_name) == sorted(good)
     assert sorted(found["failures"].file_name) == sorted(BAD)
     counts, inputs = (manifest := Manifest.read(str(one.output))).counts, manifest.inputs
@@ -445,6 +447,7 @@ def test_names_that_are_one_in_the_tables_are_two_annotated_pictures(tmp_path):
     colours = {Image.open(output / path).convert("RGB").getpixel((20, 35)) for path in index.path}
     assert colours == {RED, BLUE}
     assert "annotated/caf%E9.png" in set(index.path)
+    assert list(check_run(str(output))) == []
     assert Manifest.read(str(output)).counts.annotated == 2
     remove_run(str(output))
     assert not list(output.iterdir())
@@ -495,6 +498,7 @@ def test_an_undecodable_word_on_the_command_line(tmp_path):
     Path(folder, "a.png").write_bytes(encode(PIXELS))
     output = tmp_path / "out"
     assert main([*FAKE, f"--output={output}", f"--input={folder}/a.png"]) == 0
+    assert list(check_run(str(output))) == []
     (image,) = tables(output)["images"].itertuples()
     assert (image.uri, image.file_name) == (f"{tmp_path}/caf%E9/a.png", "a.png")
     assert Manifest.read(str(output)).command[-1] == f"--input={tmp_path}/caf%E9/a.png"
@@ -502,13 +506,26 @@ def test_an_undecodable_word_on_the_command_line(tmp_path):
 
 def test_what_an_earlier_run_wrote_is_no_input_of_the_next(tmp_path, capsys):
     (tmp_path / "a.png").write_bytes(encode(PIXELS))
-    words = [*FAKE, f"--output={tmp_path}/out", "--annotate"]
+    words = [*FAKE, f"--output={tmp_path}/x/out", "--annotate"]
     assert main([*words, f"--input={tmp_path}"]) == 0
-    before = promised(tmp_path / "out")
-    assert main([*words, f"--input={tmp_path}", "--overwrite"]) == 2
+    before = promised(tmp_path / "x" / "out")
+    capsys.readouterr()
+    for output, pattern in (("b", ""), ("c", "/**/*.png")):
+        assert main([*FAKE, f"--output={tmp_path}/{output}", f"--input={tmp_path}{pattern}"]) == 0
+        said = capsys.readouterr()
+        assert f"warning: left out what earlier runs wrote: {tmp_path}/" in said.err
+        assert f"{tmp_path}/x/out" in said.err
+        assert "1; 1 skipped: what an earlier run wrote" in said.out.replace("2 skipped", "1 skipped")
+        assert tables(tmp_path / output)["images"].file_name.tolist() == ["a.png"]
+    assert main([*words, f"--input={tmp_path}", "--overwrite"]) == 0
+    assert promised(tmp_path / "x" / "out") == before
+    # What is named is meant.
+    assert main([*FAKE, f"--output={tmp_path}/d", f"--input={tmp_path}/x/out/annotated"]) == 0
+    assert main([*FAKE, f"--output={tmp_path}/e", f"--input={tmp_path}/x/out"]) == 2
+    assert f"the input '{tmp_path}/x/out' is the folder of a run" in capsys.readouterr().err
+    assert main([*words, f"--input={tmp_path}/x/out/annotated", "--overwrite"]) == 2
     assert "keep --output out of the inputs" in capsys.readouterr().err
-    assert promised(tmp_path / "out") == before
-    assert main([*words, f"--input={tmp_path}/*.png", "--overwrite"]) == 0
+    assert promised(tmp_path / "x" / "out") == before
 
 
 #: What a caller may do to the streams of a program, and the exit status of a run of it.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import logging
 from pathlib import Path
 
 import pytest
@@ -58,14 +57,8 @@ def test_the_content_decides_and_not_the_name(tmp_path: Path) -> None:
     assert loaded(tmp_path, gzip.compress(b"\xef\xbb\xbf" + TEXT.encode())) == NAMES
 
 
-def test_the_first_of_a_repeated_id_wins(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    text = 'item { id: 1 name: "a" }\nitem { id: 1 name: "a" }\n'
-    with caplog.at_level(logging.WARNING):
-        assert loaded(tmp_path, text) == {1: "a"}
-        assert not caplog.messages
-        assert loaded(tmp_path, text + 'item { id: 1 name: "b" }') == {1: "a"}
-    (message,) = caplog.messages
-    assert "item 3 (line 3) calls class 1 'b'; it stays 'a'" in message
+def test_an_id_may_be_repeated_with_its_name(tmp_path: Path) -> None:
+    assert loaded(tmp_path, 'item { id: 1 name: "a" }\nitem { id: 1 name: "a" }\n') == {1: "a"}
 
 
 @pytest.mark.parametrize(
@@ -74,6 +67,11 @@ def test_the_first_of_a_repeated_id_wins(tmp_path: Path, caplog: pytest.LogCaptu
         ("", ["names no class"]),
         ('item { id: 0 name: "background" }', ["names no class"]),
         ('\nitem { id: 1 name: "a" }\n\nitem { name: "b" }', ["item 2 (line 4) has no id"]),
+        (
+            'item { id: 2 name: "a" }\nitem { id: 2 name: "b" }',
+            ["item 2 (line 2) calls class 2 'b', which is 'a' already"],
+        ),
+        ('[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]', ["[1] calls class 1 'b', which is 'a' already"]),
         ('item { id: -1 name: "a" }', ["item 1 (line 1) has the negative id -1"]),
         ('item {\n id: 1\n name: "a\n}', ["line 3"]),
         ('item {\n id: "one"\n}', ["line 2"]),

@@ -24,6 +24,7 @@ from beam_jobs.formats.coco_keypoints import NAMES, SKELETON
 from beam_jobs.formats.rows import ImageFacts, Place, RowsBuilder
 from beam_jobs.formats.tables import DETECTIONS
 from beam_jobs.records import BoxMasks, Detections, ImageKey
+from beam_jobs.runs.check import check_run
 from beam_jobs.runs.manifest import Manifest
 from tests.fake_detectors import POSE
 from tests.pictures import BLUE, GREEN, RED, encode, picture
@@ -120,6 +121,7 @@ def test_masks_are_in_the_table_and_the_coco_files(folder):
     assert [one["segmentation"] for one in together] == [one["segmentation"] for one in alone]
     assert all("bbox" in one for one in together)
     assert all(one.keys() == {"image_id", "category_id", "segmentation", "score"} for one in alone)
+    assert list(check_run(str(folder / "run"))) == []
     assert Manifest.read(str(folder / "run")).counts.masks == 3 * COUNT
 
 
@@ -142,6 +144,7 @@ def test_keypoints_are_in_the_table_and_the_coco_files(folder):
         {"id": 2, "name": "green"},
         {"id": 3, "name": "blue"},
     ]
+    assert list(check_run(str(folder / "run"))) == []
     assert Manifest.read(str(folder / "run")).counts.keypoints == COUNT
 
 

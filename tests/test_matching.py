@@ -399,6 +399,17 @@ class TestRemote:
         assert len(list(found)) == 3
         assert found.hidden_skipped == 2
 
+    def test_what_a_run_wrote_is_left_out(self, remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("annotated/1.jpg", "_plan/plan.json"):
+            monkeypatch.setitem(ObjectStore.files, f"{remote}/p/run/{name}", b"data")
+            monkeypatch.setitem(Hadoop.files, f"{remote}/p/run/{name}", b"data")
+        found = match([f"{remote}/**/?.jpg"], run_mark="_plan/plan.json")
+        assert sorted(one.file_name for one in found) == ["p/1.jpg", "p/x/2.jpg", "pq/6.jpg"]
+        assert found.runs_skipped == [f"{remote}/p/run"]
+        assert [one.file_name for one in match([f"{remote}/p/run/annotated"], run_mark="_plan/plan.json")] == ["1.jpg"]
+        with pytest.raises(UsageError, match="is the folder of a run"):
+            match([f"{remote}/p/run"], run_mark="_plan/plan.json")
+
     def test_several(self, remote: str, here: Path) -> None:
         make("local.jpg")
         assert names(f"{remote}/p/*.jpg", f"{remote}/q") == ["p/1.jpg", "p/y [1].jpg", "q/5.png"]

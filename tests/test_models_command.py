@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -77,9 +78,10 @@ class TestList:
             assert process.wait() == 0
         lines = said.splitlines()
         assert [line.split(" ")[0] for line in lines] == ["NAME", "coco-ssd", *ZOO]
-        assert lines[1].endswith("default")
-        assert lines[3].split("  ")[0] == "centernet_hg104_512x512_kpts_coco17_tpu-32"
-        assert lines[3].split()[1:] == ["CenterNet", "512x512", "76", "40.0", "keypoints", "61.4"]
+        assert lines[1].split() == ["coco-ssd", "-", "-", "default"]
+        assert lines[3].split() == ["centernet_hg104_512x512_kpts_coco17_tpu-32", "76", "40.0", "kpts", "61.4"]
+        assert lines[13].split() == [D0, "39", "33.6", "512x512"]
+        assert lines[0].index("STATE") + len("cached") <= 80
         assert not cache.exists()
 
     def test_json(self, capsys: pytest.CaptureFixture[str], server: ModelServer) -> None:
@@ -112,6 +114,16 @@ class TestList:
 
 
 class TestCache:
+    def test_ctrl_c_ends_a_download(self, server: ModelServer) -> None:
+        server.faults = [Fault("stall", after=100)]
+        command = [sys.executable, "-P", "-m", "beam_jobs", "models", "fetch", D0]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as program:
+            assert program.stderr is not None
+            assert program.stderr.readline().startswith(f"fetching {D0} from ")
+            program.send_signal(signal.SIGINT)
+            assert program.stderr.read() == "beam-detect: stopped by SIGINT.\n"
+        assert program.returncode == 130
+
     def test_fetched_verified_removed(
         self, capsys: pytest.CaptureFixture[str], server: ModelServer, cache: Path, tmp_path: Path
     ) -> None:
@@ -124,7 +136,7 @@ class TestCache:
         server.files["/m.tar.gz"] = server.files[PATH]
         assert run(capsys, "fetch", D0, url)[0] == 0
         assert len(server.asked_for()) == 2
-        assert run(capsys)[1].splitlines()[-1].split() == [url, *"-----", "cached"]
+        assert run(capsys)[1].splitlines()[-1].split() == [url, *"---", "cached"]
         assert run(capsys, "verify")[:2] == (0, f"{D0}: whole\n{url}: whole\n")
         (folder / "saved_model" / "saved_model.pb").write_bytes(b"grapH")
         status, out, _ = run(capsys, "verify")

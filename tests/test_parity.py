@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
+from beam_jobs.detectors import catalogue, litert_forms, open_detector
+from beam_jobs.detectors.agreement import LITERT, disagreement
 from beam_jobs.detectors.od_api import environment
 from beam_jobs.errors import UsageError
 from scripts import _parity
@@ -87,24 +90,49 @@ def test_a_family_that_there_is_not(tmp_path: Path) -> None:
         _parity.main(["yolo", f"--work={tmp_path}"])
 
 
-@pytest.fixture(scope="module")
-def api() -> None:
-    """The environment of the API, made when it is missing."""
+class Compared(NamedTuple):
+    """What the script says of a family, in the folder that it made."""
+
+    family: str
+    folder: Path
+    status: int
+    report: str
+
+
+@pytest.fixture(scope="module", params=["ssd_mobilenet_v2", "centernet_resnet50"])
+def compared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Compared:
+    """Of a family; made with the API's environment, which is made when it is missing."""
     try:
         environment.ensure(_parity.say)
     except UsageError as error:
         pytest.skip(str(error))
+    work = tmp_path_factory.mktemp("work")
+    report = work / "report.md"
+    status = _parity.main([request.param, f"--work={work}", f"--output={report}"])
+    return Compared(request.param, work / request.param, status, report.read_text())
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("api")
-@pytest.mark.parametrize("family", ["ssd_mobilenet_v2", "centernet_resnet50"])
-def test_we_find_what_the_api_finds(tmp_path: Path, capsys: pytest.CaptureFixture[str], family: str) -> None:
+def test_we_find_what_the_api_finds(compared: Compared) -> None:
     """From the SavedModel of the API's own exporter, and from the checkpoint, which our export makes one of."""
-    report = tmp_path / "report.md"
-    status = _parity.main([family, f"--work={tmp_path / 'work'}", f"--output={report}"])
-    assert status == 0, report.read_text()
-    rows = [line for line in report.read_text().splitlines() if line.startswith(f"| {family} ")]
+    assert compared.status == 0, compared.report
+    rows = [line for line in compared.report.splitlines() if line.startswith(f"| {compared.family} ")]
     assert [row.split(" | ")[1] for row in rows] == list(_parity.ROUTES)
     assert all("yes, 400 detections" in row for row in rows), rows
     assert " | free | " in rows[1], "our export has a free batch"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("route", ["zoo", "only-checkpoint"])
+def test_litert_finds_what_tensorflow_finds(compared: Compared, route: str) -> None:
+    """In photographs, with the API's own export and with ours."""
+    spec = catalogue.resolve(str(compared.folder / route), label_map=None, threads=1, engine="litert")
+    original = replace(spec, form="original")
+    with np.load(compared.folder.parent / "pixels.npz") as pixels:
+        pictures = list(pixels.values())
+    chosen = litert_forms.choose(spec, lambda: pictures, _parity.say)
+    assert chosen == spec, chosen.form_note
+    ours, reference = open_detector(spec), open_detector(original)
+    assert (ours.info.engine, reference.info.engine) == ("litert", "tensorflow")
+    assert disagreement(reference, ours, pictures, LITERT) is None
+    assert sum(map(len, ours.detect(pictures))) == 400

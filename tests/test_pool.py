@@ -75,6 +75,19 @@ def test_a_hang_is_ended_after_its_time(works):
         pool.close()
 
 
+def test_a_picture_that_eats_memory_costs_itself_only(works):
+    pool = DetectorPool(spec("EatsMemory"), PictureSettings(max_memory=1 << 30), 1)
+    try:
+        rows = outcome(pool, works)
+        assert failures(rows) == [
+            (3, "out_of_memory", "The detector process held more memory than --max_memory_mb allows.")
+        ]
+        assert rows.tables["failures"]["attempts"].to_pylist() == [2]
+        assert rows.tables["images"].num_rows == 9
+    finally:
+        pool.close()
+
+
 def test_an_exception_costs_its_picture_and_its_message_is_stable(works):
     pool = DetectorPool(spec("Raise"), PictureSettings(), 1)
     try:

@@ -70,3 +70,15 @@ def test_what_is_not_wanted_any_more_is_not_read():
         until(lambda: len(begun) == 2)
     time.sleep(0.05)
     assert begun == ["a", "b"]
+
+
+def test_files_of_a_store_are_read_side_by_side_and_taken_in_order():
+    together = threading.Barrier(4)
+
+    def read(uri: str) -> bytes:
+        together.wait(10)  # breaks, and raises, unless four are being read
+        return uri.encode()
+
+    uris = [f"s3://b/{i}" for i in range(8)]
+    with ReadAhead(uris, read) as files:
+        assert [files.take() for _ in uris] == [uri.encode() for uri in uris]

@@ -26,6 +26,7 @@ from beam_jobs.report.gallery import BUDGET, Candidate, Gallery, Marked, render
 from beam_jobs.report.markup import Html, escape, tag
 from beam_jobs.report.run_page import run_page
 from beam_jobs.report.textwidth import shorten, width
+from beam_jobs.runs.manifest import Manifest
 from tests import pictures
 from tests.report_contents import EVIL_CLASS, EVIL_FILE, compare, evaluation, run
 
@@ -268,3 +269,32 @@ def test_page_of_a_run_counts_what_its_tables_hold(tmp_path: Path) -> None:
     assert all(item.picture for item in content.gallery)
     assert "bad.png" in run_page(content).decode()
     assert run_content(str(output), storage.read_bytes, budget=0).gallery == ()
+    assert content.steps[-1].name == "all"
+    assert content.steps[-1].total_s == pytest.approx(sum(step.total_s for step in content.steps[:-1]))
+    assert content.steps[-1].mean_ms == pytest.approx(sum(step.mean_ms for step in content.steps[:-1]))
+    stages = Manifest.read(str(output)).stage_s
+    assert content.total_s == stages["total"]
+    assert sum(value for _, value in content.stages) == pytest.approx(stages["total"], abs=0.01)
+
+
+def test_page_of_a_run_counts_from_a_score(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for i in range(6):
+        # A red box with ever more black in it, and a green one in the last two.
+        boxes = [((5, 5, 25, 25), pictures.RED), ((5, 7, 25, 7 + 3 * i), (0, 0, 0))]
+        boxes += [((30, 5, 40, 15), pictures.GREEN)] * (i > 3)
+        (tmp_path / "in" / f"{i}.png").write_bytes(pictures.encode(pictures.picture(45, 30, *boxes)))
+    output, page = tmp_path / "out", tmp_path / "page.html"
+    words = ["--model=tests.fake_detectors:colours", "--part_size=4"]
+    assert main(["detect", f"--input={tmp_path / 'in'}", f"--output={output}", *words]) == 0
+    content = run_content(str(output), storage.read_bytes, min_score=0.5)
+    assert [(row.name, row.detections, row.images) for row in content.categories] == [("red", 4, 4), ("green", 2, 2)]
+    assert content.categories[0].mean_score == pytest.approx((1 + 0.85 + 0.7 + 0.55) / 4)
+    assert content.boxes_per_picture.series[0].counts == (0, 6)
+    assert sum(content.score_bins.series[0].counts) == 8
+    assert [item.caption for item in content.gallery][3:] == ["1 × red", "1 × green", "1 × green"]
+    assert [row.detections for row in run_content(str(output), storage.read_bytes).categories] == [5, 2]
+    assert main(["report", str(output), f"--output={page}"]) == 0
+    assert "Counted are detections of a score from 0.3; 1 detection has a lower one." in page.read_text()
+    assert main(["report", str(output), f"--output={page}", "--min_score=0.2", "--overwrite"]) == 0
+    assert "Counted are" not in page.read_text()

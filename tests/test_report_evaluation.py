@@ -161,8 +161,9 @@ def test_report_of_a_run(folder, tmp_path, capsys):
     [
         (["RUN"], "--output FILE is missing"),
         (["RUN", "--output=RUN"], "is a folder: name a file"),
-        (["RUN/in", "--output=OUT"], "is not a finished run"),
-        (["RUN/run.json", "--output=OUT"], "not a"),
+        (["RUN/coco", "--output=OUT"], "coco is not a run of beam-detect: it has no run.json. Name a folder that"),
+        (["RUN/in/none", "--output=OUT"], "none does not exist. Name a folder that `beam-detect detect` wrote to."),
+        (["RUN/run.json", "--output=OUT"], "run.json is a file, not the folder of a run"),
         (["BROKEN", "--output=OUT"], "is not a whole run"),
     ],
 )

@@ -136,7 +136,7 @@ def squares(images: int, iou_type: str) -> tuple[dict[str, Any], list[dict[str, 
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm", "keypoints"])
-def test_comparisons_show_what_changed_on_both_sides(tmp_path, iou_type):
+def test_comparisons_show_what_changed_on_both_sides(tmp_path, capsys, iou_type):
     dataset, found = squares(4, iou_type)
     a, b = [found[0]], found[1:]
     if iou_type == "bbox":
@@ -165,6 +165,14 @@ def test_comparisons_show_what_changed_on_both_sides(tmp_path, iou_type):
     assert main([*words, f"--output={tmp_path}/none"]) == 0
     assert "neither A nor B is the folder of a run" in texts(tmp_path / "none/compare.html")
     assert not shown(tmp_path / "none/compare.html")
+
+    capsys.readouterr()
+    words[2] = words[1]
+    assert main([*words, f"--output={tmp_path}/same", f"--images={tmp_path}/in"]) == 0
+    overlap = "OKS" if iou_type == "keypoints" else "IoU"
+    why = f"no image is better or worse in B than in A, by F1 at {overlap} ≥ 0.5 and score ≥ 0.3."
+    assert f"No pictures: {why}" in texts(tmp_path / "same/compare.html")
+    assert why in capsys.readouterr().out
 
 
 def test_comparisons_take_the_pictures_of_their_runs(tmp_path):

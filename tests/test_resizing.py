@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,30 @@ train_config {{ batch_size: 4 fine_tune_checkpoint: "PATH_TO_BE_CONFIGURED" }}
 @pytest.mark.parametrize("family", ["ssd", "faster_rcnn", "center_net"])
 def test_what_a_config_says(family: str, resizer: str, expected: Resizer) -> None:
     text = CONFIG.format(family=family, resizer=resizer).replace("unheard_of { of: NOTHING { } }", "unheard_of { }")
-    assert parse(text.encode(), "x") == PipelineConfig(family, "some_keras", 90, expected)
+    said = parse(text.encode(), "x")
+    assert said == PipelineConfig(family, "some_keras", 90, expected, said.suppression)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", (0.0, 0.6, 100, 100, False, ())),
+        (
+            "score_threshold: 0.25 iou_threshold: 0.5 max_detections_per_class: 20 max_total_detections: 50"
+            " use_class_agnostic_nms: true use_cpu_nms: true",
+            (0.25, 0.5, 20, 50, True, ()),
+        ),
+        (
+            "use_combined_nms: true soft_nms_sigma: 0.5 change_coordinate_frame: false",
+            (0.0, 0.6, 100, 100, False, ("soft_nms_sigma", "use_combined_nms", "change_coordinate_frame")),
+        ),
+    ],
+)
+def test_what_a_config_says_of_suppression(text: str, expected: tuple[object, ...]) -> None:
+    nms = f"post_processing {{ batch_non_max_suppression {{ {text} }} score_converter: SIGMOID }}"
+    said = parse(f"model {{ ssd {{ image_resizer {{ identity_resizer {{ }} }} {nms} }} }}".encode(), "x").suppression
+    assert astuple(said)[2:] == expected[2:]
+    assert (said.score_threshold, said.iou_threshold) == pytest.approx(expected[:2])
 
 
 @pytest.mark.parametrize(

@@ -87,4 +87,4 @@ def test_detections_refuse_what_does_not_fit():
 
 
 def test_schema_carries_its_version():
-    assert pa.schema(tables.IMAGES).metadata[b"beam_detect.schema_version"] == b"2"
+    assert pa.schema(tables.IMAGES).metadata[b"beam_detect.schema_version"] == b"3"

@@ -18,6 +18,7 @@ from beam_jobs.detectors.tiles import Tiling
 from beam_jobs.errors import InputError
 from beam_jobs.processes.calls import Caller
 from beam_jobs.records import Detections
+from beam_jobs.runs.check import check_run
 from beam_jobs.runs.manifest import Manifest
 from tests import fake_detectors
 from tests.pictures import BLUE, RED, encode, picture
@@ -117,6 +118,7 @@ def test_a_job_with_tiles(large, tmp_path):
         ["large.png", 475, 275, 495, 295],
         ["small.png", 5, 5, 25, 25],
     ]
+    assert list(check_run(str(tmp_path / "out1"))) == []
     job = Manifest.read(str(tmp_path / "out1")).job
     assert (job["tile"], job["tile_overlap"]) == (128, 0.25)
     results = [(tmp_path / f"out{n}/coco/detections.json").read_bytes() for n in (1, 2)]

@@ -62,10 +62,22 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     _add_report(report)
+    check = commands.add_parser(
+        "check",
+        help="whether a finished run is whole",
+        description="Reads a finished run again, and says what is wrong with it: files that are missing or "
+        "changed, rows that do not add up, boxes outside pictures, COCO files that tell something else. "
+        "Exit status 1 if anything is.",
+        epilog="Flags of Beam's that a file system needs are passed on.",
+        allow_abbrev=False,
+    )
+    check.add_argument("run", metavar="RUN_DIR", help="the folder of a finished run")
+    _switch(check, "verbose", "show tracebacks")
     models = commands.add_parser(
         "models",
         help="list, show, fetch, verify and remove detectors",
-        description="Lists the detectors that have a name: the default and TensorFlow's TF2 zoo.",
+        description="Lists the detectors that have a name: the default and TensorFlow's TF2 zoo, with what was "
+        "published of them: milliseconds a picture, COCO's mAP of boxes, of masks or keypoints. --json has more.",
         epilog="Models are kept in BEAM_DETECT_CACHE (~/.cache/beam-detect). BEAM_DETECT_MODEL_MIRROR names a server, "
         "bucket or folder to fetch the zoo from instead: DATE/NAME.tar.gz, or a folder DATE/NAME.",
         allow_abbrev=False,
@@ -200,6 +212,35 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         metavar="R",
         help="exit with 1 when a greater share of the inputs failed (%(default)s)",
     )
+    _switch(running, "no_wait", "on another runner: submit the job and end; the job itself completes DIR")
+    running.add_argument(
+        "--max_pixels",
+        type=values.positive,
+        default=200_000_000,
+        metavar="N",
+        help="larger pictures, by their header, are not decoded but failures (%(default)s)",
+    )
+    running.add_argument(
+        "--max_bytes",
+        type=values.positive,
+        default=1 << 30,
+        metavar="N",
+        help="larger files, and records, are not read but failures (%(default)s)",
+    )
+    running.add_argument(
+        "--max_seconds",
+        type=values.seconds,
+        default=300.0,
+        metavar="S",
+        help="a picture that takes longer is tried once more, and is then a failure (%(default)g)",
+    )
+    running.add_argument(
+        "--max_memory_mb",
+        type=values.positive,
+        metavar="N",
+        help="so is one at which a detector process holds more (its share of the machine's memory, at least 4096)",
+    )
+    _switch(running, "resume", "go on with the run in DIR that was stopped; does nothing if it is complete")
     _switch(running, "dry_run", "make the plan, open the model, show both, and stop")
     running.add_argument(
         "--config", metavar="TOML", help="a file of these flags (min_score = 0.5); the command line wins"
@@ -272,6 +313,9 @@ def _add_compare(compare: argparse.ArgumentParser) -> None:
 def _add_report(report: argparse.ArgumentParser) -> None:
     report.add_argument("run", metavar="RUN_DIR", help="the folder of a finished run")
     report.add_argument("--output", metavar="FILE", help="the page to write, FILE.html (required)")
+    report.add_argument(
+        "--min_score", type=values.share, default=0.30, metavar="S", help="least score counted and drawn (%(default)s)"
+    )
     _switch(report, "overwrite", "replace FILE")
     _switch(report, "verbose", "show tracebacks")
 
@@ -302,10 +346,18 @@ def _add_models(models: argparse.ArgumentParser) -> None:
     fetch.add_argument(
         "--sha256", type=values.sha256, metavar="HEX", help="what its archive must have, whatever was there before"
     )
-    verify = action("verify", "check those in the cache", "Checks every file of the models in the cache.")
+    verify = action(
+        "verify",
+        "check those in the cache",
+        "Checks every file in the cache, and says which forms of models are not used, and why.",
+    )
     verify.add_argument("model", nargs="*", metavar="NAME", help="only these")
-    remove = action("remove", "remove some from the cache", "Removes models from the cache; models.lock.json stays.")
-    remove.add_argument("model", nargs="+", metavar="NAME", help="a listed name, or a URL")
+    remove = action(
+        "remove",
+        "remove some from the cache",
+        "Removes models from the cache, with what was made of them; models.lock.json stays.",
+    )
+    remove.add_argument("model", nargs="+", metavar="NAME", help="a listed name, a URL, or what verify names")
 
 
 def _add_export(export: argparse.ArgumentParser) -> None:
@@ -317,6 +369,12 @@ def _add_export(export: argparse.ArgumentParser) -> None:
         "--output",
         metavar="DIR",
         help="new folder: saved_model/, checkpoint/, pipeline.config, label map (required)",
+    )
+    export.add_argument(
+        "--engine",
+        choices=("tensorflow", "litert"),
+        default="tensorflow",
+        help="litert: also its LiteRT form, for SSD, EfficientDet and CenterNet (%(default)s)",
     )
     export.add_argument("--label_map", metavar="FILE", help="a .pbtxt to put beside it (the one that FILE names)")
     _switch(export, "overwrite", "replace the export that is in DIR")

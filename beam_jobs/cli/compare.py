@@ -22,6 +22,7 @@ from beam_jobs.cli.summary import say
 from beam_jobs.errors import UsageError
 from beam_jobs.evaluation import bootstrap
 from beam_jobs.evaluation.refusals import check_rows
+from beam_jobs.evaluation.repeats import count_repeats
 from beam_jobs.evaluation.settings import EvaluationSettings
 from beam_jobs.evaluation.threshold_matches import ThresholdMatches, match_thresholds
 from beam_jobs.evaluation.weighted import WeightedEvaluation
@@ -33,7 +34,7 @@ from beam_jobs.report.content import GalleryItem, GalleryKind
 
 #: An image is judged by its detections of this IoU and score: COCO's mildest, and what is commonly shown to people.
 IMAGE_IOU, IMAGE_SCORE = 0.5, 0.3
-#: Samples times detections that one process does before others would have started.
+#: Samples times the work of one, which one process does before others would have started: a second.
 FEW = 50_000_000
 
 
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     root = options.output if storage.is_remote(options.output) else os.path.abspath(options.output)
     if beam_args:
         storage.set_options(beam_args)
-    check_output(root, options.output, "a comparison", compare_outputs.FILES, overwrite=options.overwrite)
+    check_output(root, options.output, "comparison", compare_outputs.FILES, overwrite=options.overwrite)
     check_images(options.images)
     label_map = load_label_map(options.label_map) if options.label_map else None
     truth = read_truth(options.ground_truth, options.iou_type, label_map)
@@ -110,7 +111,7 @@ def _settings(options: argparse.Namespace, truth: GroundTruth) -> EvaluationSett
 def _processes(options: argparse.Namespace, pair: bootstrap.Pair) -> int:
     if options.workers:
         return int(options.workers)
-    few = options.samples * (pair.a.detections + pair.b.detections) <= FEW
+    few = options.samples * (pair.a.work + pair.b.work) <= FEW
     return 1 if few else len(os.sched_getaffinity(0))
 
 
@@ -140,6 +141,7 @@ def _prepare(name: str, source: str, truth_source: str, truth: GroundTruth, sett
         unknown_images=joined.unmatched,
         unknown_examples=joined.unmatched_examples,
         repeated_images=joined.repeated,
+        repeated_detections=count_repeats(evaluated),
     )
     return _Prepared(side, WeightedEvaluation(settings, matches, count), ComparedSide(source, evaluated, joined))
 

@@ -17,6 +17,7 @@ from beam_jobs.evaluation.settings import EvaluationSettings
 from beam_jobs.report.compare_content import CompareContent, Difference, ImageDifference
 from beam_jobs.report.content import GalleryItem
 from beam_jobs.runs.manifest import versions
+from beam_jobs.words import counted
 
 NUMBERS, IMAGES, PAGE = "compare.json", "compare_images.parquet", "compare.html"
 FILES = (NUMBERS, IMAGES, PAGE)
@@ -147,7 +148,7 @@ def content(compared: Compared, gallery: tuple[GalleryItem, ...] | None) -> Comp
         confidence=compared.confidence,
         method=compared.method,
         gallery=gallery or (),
-        gallery_note=_NO_PICTURES if gallery is None else "",
+        gallery_note=_NO_PICTURES if gallery is None else "" if gallery else f"No pictures: {compared.unchanged}.",
         warnings=tuple(compared.warnings()),
     )
 
@@ -173,4 +174,4 @@ def _in_words(metric: Metric, settings: EvaluationSettings) -> str:
     first, last = settings.iou_thresholds[0], settings.iou_thresholds[-1]
     iou = f"{first:.2f}:{last:.2f}" if metric.iou_threshold is None else f"{metric.iou_threshold:.2f}"
     kind = "recall" if metric.recall else "precision"
-    return f"Average {kind}, IoU {iou}, area {metric.area}, {metric.max_detections} detections"
+    return f"Average {kind}, IoU {iou}, area {metric.area}, {counted(metric.max_detections, 'detection')}"

@@ -10,16 +10,18 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from beam_jobs.cli.sides import repeats
 from beam_jobs.evaluation.bootstrap import FEW_IMAGES, Comparison, ImageCounts, Interval
 from beam_jobs.evaluation.metrics import metrics_of
 from beam_jobs.evaluation.settings import EvaluationSettings
 from beam_jobs.formats.evaluated import GroundTruth
+from beam_jobs.words import counted
 
 #: Images that are listed as those that changed most, in each direction.
 LISTED = 25
 
 _COUNTS = ("right", "wrong", "missed")
-_SIDE_COUNTS = ("detections", "other_categories", "unknown_images", "repeated_images")
+_SIDE_COUNTS = ("detections", "repeated_detections", "other_categories", "unknown_images", "repeated_images")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Side:
     unknown_images: int
     unknown_examples: tuple[str, ...]
     repeated_images: int
+    repeated_detections: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +69,17 @@ class Compared:
         return f"F1 at {overlap} ≥ {self.image_iou:g} and score ≥ {self.image_score:g}"
 
     @property
+    def unchanged(self) -> str:
+        """What is said where no image changed."""
+        return f"no image is better or worse in B than in A, by {self.image_measure}"
+
+    @property
     def method(self) -> str:
         """How the intervals were made, in words."""
+        samples = counted(self.samples, "paired bootstrap sample")
         return (
-            f"Percentile intervals of {self.samples:,} paired bootstrap samples of the {self.truth.images.num_rows:,}"
-            f" images, seed {self.seed}; none for classes with truths in fewer than {FEW_IMAGES} images."
+            f"Percentile intervals of {samples} of the {counted(self.truth.images.num_rows, 'image')}, seed"
+            f" {self.seed}; none for classes with truths in fewer than {FEW_IMAGES} images."
         )
 
     @property
@@ -91,17 +100,24 @@ class Compared:
         counts, found = self.counts, list(self.truth.warnings)
         for name, other in (("A", "B"), ("B", "A")):
             if only := counts[f"images_of_{name.lower()}_only"]:
-                found.append(f"{only:,} images are in {name} only: for {other} their truths count as missed")
+                these = counted(only, "image is", "images are")
+                found.append(f"{these} in {name} only: for {other} their truths count as missed")
         if neither := counts["images_of_neither"]:
-            found.append(f"{neither:,} images of the ground truth are in neither; their truths count as missed by both")
+            these = counted(neither, "image of the ground truth is", "images of the ground truth are")
+            found.append(f"{these} in neither; their truths count as missed by both")
         for name, side in (("A", self.a), ("B", self.b)):
             if side.unknown_images:
                 examples = f": {', '.join(side.unknown_examples)}" if side.unknown_examples else ""
-                found.append(f"{side.unknown_images:,} images of {name} are not in the ground truth{examples}")
+                these = counted(side.unknown_images, f"image of {name} is", f"images of {name} are")
+                found.append(f"{these} not in the ground truth{examples}")
             if side.repeated_images:
-                found.append(f"{side.repeated_images:,} images of {name} share one of the truth and were left out")
+                these = counted(side.repeated_images, f"image of {name} was", f"images of {name} were")
+                found.append(f"{these} left out, for others are of the same image of the truth")
             if side.other_categories:
-                found.append(f"{side.other_categories:,} detections of {name} are of classes that are not compared")
+                these = counted(side.other_categories, f"detection of {name} is", f"detections of {name} are")
+                found.append(f"{these} of classes that are not compared")
+            if side.repeated_detections:
+                found.append(repeats(side.repeated_detections, name))
         return found
 
 

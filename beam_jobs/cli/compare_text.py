@@ -28,6 +28,8 @@ def text(compared: Compared) -> str:
         if some := [row for row in rows if row[3] * sign > 0][:SHOWN]:
             lines += ["", *_table(title, some, compared.confidence)]
     images = changed(compared)
+    if not images:
+        lines += ["", f"{compared.unchanged}."]
     for title, sign in (("images that gained most", 1), ("images that lost most", -1)):
         if found := [row for row in images if row["difference"] * sign > 0][:SHOWN]:
             lines += ["", f"{title}, {compared.image_measure}:"]

@@ -15,24 +15,30 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from beam_jobs import pipelines, storage
-from beam_jobs.cli import engine, interrupt
+from beam_jobs import engines, pipelines, storage
+from beam_jobs.cli import interrupt
 from beam_jobs.cli.detect_job import (
     check_evaluated,
+    check_paths,
     evaluation_of,
     job_of,
     match_inputs,
     not_below,
+    not_here,
     processes_for,
+    request_of,
     truth_and_ids,
+    warn_of_runs,
     with_form,
 )
-from beam_jobs.cli.detect_record import detector_record, dry_run, manifest_of, why_failed
+from beam_jobs.cli.detect_record import dry_run, launch_of, launched_versions, why_failed
+from beam_jobs.cli.elsewhere import Elsewhere
 from beam_jobs.cli.importing import import_beam
 from beam_jobs.cli.profile import DetectStage, profile
 from beam_jobs.cli.progress import Progress, status
-from beam_jobs.cli.summary import LISTED_PICTURES, listing, say, summary
+from beam_jobs.cli.summary import LISTED_PICTURES, listing, say, submitted, summary
 from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
+from beam_jobs.engines.local import run_local
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.formats.evaluated import EVALUATION_FILES
 from beam_jobs.pipelines import DetectJob
@@ -40,20 +46,28 @@ from beam_jobs.processes.calls import batch_pixels
 from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.processes.settings import process_settings
 from beam_jobs.runs import layout
-from beam_jobs.runs.finalise import finalise
+from beam_jobs.runs.completion import Launch, complete
 from beam_jobs.runs.folder import check_output, remove_run
-from beam_jobs.runs.manifest import (
-    mark_success,
-)
+from beam_jobs.runs.manifest import Manifest, mark_success
 from beam_jobs.runs.parts import file_record
 from beam_jobs.runs.plan import Plan, Planner
+from beam_jobs.runs.progress import remove_progress
+from beam_jobs.runs.resume import Begun, differences, parts_done, read_begun, sweep
+from beam_jobs.words import counted
 
 if TYPE_CHECKING:
+    from beam_jobs.cli.evaluate import Evaluated
+    from beam_jobs.engines.running import RunningJob
+    from beam_jobs.formats.evaluated import GroundTruth
     from beam_jobs.transforms.detect import PoolSource
 
 #: Inputs that a detector process is given at a time: at most; and where pictures share calls, which depends on it.
 GROUP_SIZE, SHARING_GROUP_SIZE = 16, 32
+#: Detector processes of a job whose runner decides it: what few inputs are divided for.
+MANY_PROCESSES = 64
 DEFAULT_MIN_SCORE = 0.05
+#: What of a job's identity is known only when the detector is open.
+_KNOWN_WHEN_OPEN = frozenset(("form", "batch_pixels", "group_size", "resizer"))
 
 DONE, FAILED = 0, 1
 
@@ -85,7 +99,112 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
     root = options.output if storage.is_remote(options.output) else os.path.abspath(options.output)
     if beam_args:
         storage.set_options(beam_args)
-    check_output(root, overwrite=options.overwrite)
+        beam_args = engines.completed(beam_args)
+        check_paths(options, beam_args)
+    local = engines.is_local(beam_args)
+    _check_flags(options, local=local)
+    if options.no_wait and engines.is_portable(beam_args):
+        raise UsageError(
+            "--no_wait: Beam's job server ends with this program. Leave it out; a Ctrl-C asks about the job."
+        )
+    check_output(root, overwrite=options.overwrite, resume=options.resume)
+    begun = read_begun(root) if options.resume else None
+    with ExitStack() as stack:
+        with stages.time("model_files"):
+            job = job_of(options, root)
+        if begun:
+            _check_same(options, begun, job, leave_out=_KNOWN_WHEN_OPEN)
+            if begun.finished:
+                say(f"{options.output} is complete: there is nothing left to do.")
+                say(summary(options.output, Manifest.read(root)))
+                return DONE
+        with stages.time("plan"), status("looking for the inputs …"):
+            truth, image_ids = truth_and_ids(options, root, job)
+            matches = match_inputs(options)
+            planned: Planner | Begun
+            if begun:
+                planned = begun
+            else:
+                planned = stack.enter_context(Planner(image_ids))
+                planned.add(not_below(root, not_here(options, beam_args, matches)))
+                planned.arrange(options.limit)
+        warn_of_runs(matches)
+        if options.dedupe and isinstance(planned, Planner):
+            with stages.time("dedupe"), status("looking for files of the same content …"):
+                planned.dedupe(job.settings.max_bytes)
+        with stages.time("model_form"):
+            job = replace(job, spec=with_form(job.spec, options.engine, planned))
+        processes = processes_for(options, planned, local=local)
+        # On another runner the detector is opened here only to see whether it can be.
+        here = processes if local else 1
+        with stages.time("start"):
+            pool = DetectorPool(job.spec, job.settings, here, beam_args=beam_args, verbose=options.verbose)
+            stack.callback(pool.close)
+            if not options.dry_run:
+                source = _source(job, processes, beam_args, options.verbose)  # imports Beam while the model is opened
+        with stages.time("model_open"), status(f"opening {job.spec.name} …"):
+            info = pool.ready()
+        job = _settled(job, info)
+        check_evaluated(options.iou_type, job.spec.name, info)
+        if not local:
+            pool.close()
+        elif not (info.on_gpu or options.workers or processes == 1):
+            # A GPU that TensorFlow cannot use.
+            pool.grow(len(os.sched_getaffinity(0)))
+            processes = pool.size
+        _LOGGER.info("%s", _threads(job.spec, info, processes, local=local))
+        if isinstance(planned, Planner) and options.dry_run:
+            say(dry_run(options, job, planned, matches, info, processes))
+            return DONE
+        evaluate_here = truth is not None and not options.no_wait
+        with stages.time("plan_write"):
+            stack.enter_context(_alone(root, options.output))
+            if isinstance(planned, Begun):
+                _check_same(options, planned, job)
+                sweep(root)
+                plan, done = planned.plan, parts_done(root)
+                launch = planned.taken_up(stages.seconds, done, options.max_failure_rate, evaluate=evaluate_here)
+            else:
+                check_output(root, overwrite=options.overwrite, resume=options.resume)  # another may have begun
+                remove_run(root)
+                plan, done = _write_plan(planned, root, job), {}
+                launch = launch_of(
+                    options, job, info, matches, plan, stages.seconds, started, command, evaluate=evaluate_here
+                )
+            launch.write(root)
+        interrupt.left_behind.append(f"--resume goes on with it; --overwrite starts {options.output} afresh.")
+        source = replace(source, settings=job.settings, processes=processes)
+        group_size = job.group_size or max(1, min(GROUP_SIZE, plan.inputs // (4 * (processes or MANY_PROCESSES))))
+        todo = [part for part in range(len(plan.parts)) if part not in done]
+        if local:
+            manifest = _run_here(root, plan, todo, source, group_size, launch, pool, beam_args)
+        else:
+            after = list(interrupt.left_behind)
+            running = _submit(root, todo, source, group_size, beam_args)
+            interrupt.left_behind[:] = [f"The job goes on; {options.output} is complete when it has {layout.MANIFEST}."]
+            say(submitted(options, engines.described(running, beam_args)))
+            if options.no_wait:
+                return DONE
+            total = sum(plan.parts[part] for part in todo)
+            with Elsewhere(running, after, root) as there, Progress(total, there.tally, there):
+                there.wait()
+            manifest = Manifest.read(root)
+        evaluated = None
+        if manifest.status == "evaluating":
+            evaluated, manifest = _evaluate(options, root, job, manifest, truth, beam_args)
+        if manifest.status == "succeeded":
+            mark_success(root)
+    return _concluded(options, root, manifest, evaluated)
+
+
+def _check_flags(options: argparse.Namespace, *, local: bool) -> None:
+    if options.no_wait and local:
+        raise UsageError("--no_wait: the local engine ends with this program. Leave it out, or name a --runner.")
+    if options.profile and not local:
+        raise UsageError("--profile: only the local engine can tell; leave --runner out.")
+    if options.resume and (options.overwrite or options.dry_run):
+        other = "--overwrite" if options.overwrite else "--dry_run"
+        raise UsageError(f"--resume goes on with what is there, {other} does not: leave one of them out.")
     if options.iou_type != "bbox" and not options.ground_truth:
         raise UsageError(f"--iou_type {options.iou_type} says what is evaluated: give --ground_truth SOURCE as well.")
     if options.dedupe and options.input_format == "tfrecord":
@@ -94,104 +213,108 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         raise UsageError("--tile_overlap says how much tiles have in common: give --tile N as well.")
     if options.min_score is None:
         options.min_score = 0.0 if options.ground_truth else DEFAULT_MIN_SCORE  # a cut lowers AP
-    with ExitStack() as stack, stages.time("total"):
-        with stages.time("model_files"):
-            job = job_of(options, root)
-        with stages.time("plan"), status("looking for the inputs …"):
-            truth, image_ids = truth_and_ids(options, root, job)
-            planner = stack.enter_context(Planner(image_ids))
-            matches = match_inputs(options)
-            planner.add(not_below(root, matches))
-            planner.arrange(options.limit)
-        if options.dedupe:
-            with stages.time("dedupe"), status("looking for files of the same content …"):
-                planner.dedupe(job.settings.max_bytes)
-        with stages.time("model_form"):
-            job = replace(job, spec=with_form(job.spec, planner))
-        processes = processes_for(options, planner)
-        # On another runner the detector is opened here only to see whether it can be.
-        local = engine.is_local(beam_args)
-        here = processes if local else 1
-        pool = DetectorPool(job.spec, job.settings, here, beam_args=beam_args, verbose=options.verbose)
-        stack.callback(pool.close)
-        if options.profile and not local:
-            raise UsageError("--profile: only the local engine can tell; leave --runner out.")
-        if not options.dry_run:
-            source = _source(job, processes, beam_args, options.verbose)  # imports Beam while the model is opened
-        with stages.time("model_open"), status(f"opening {job.spec.name} …"):
-            info = pool.ready()
-        job = _settled(job, info)
-        check_evaluated(options.iou_type, job.spec.name, info)
-        _LOGGER.info("%s", _threads(job.spec, info, processes))
-        if not local:
-            pool.close()
-        elif not (info.on_gpu or options.workers or processes == 1):
-            # A GPU that TensorFlow cannot use.
-            pool.grow(len(os.sched_getaffinity(0)))
-            processes = pool.size
-        if options.dry_run:
-            say(dry_run(options, job, planner, matches, info, processes))
-            return DONE
-        interrupt.left_behind.append(f"{options.output} holds an unfinished run: --overwrite starts it afresh.")
-        with stages.time("plan_write"):
-            if options.overwrite:
-                remove_run(root)
-            plan = _write_plan(planner, root, job)
-        with stages.time("detect"), Progress(plan.inputs, pool.tally):
-            source = replace(source, settings=job.settings, processes=processes)
-            cpu_s = _detect(root, plan, job, source, pool if local else None, beam_args)
-        with stages.time("finalise"), status("writing the COCO files and the manifest …"):
-            outcome = finalise(root, plan, job.spec.categories, f"Pictures seen by {job.spec.name}, beam-detect")
-    detector = detector_record(outcome.detector, job.spec, pool if local else None)
-    outcome = replace(outcome, detector=detector)
-    manifest = manifest_of(options, job, info, matches, plan, outcome, stages.seconds, started, command)
-    manifest = msgspec.structs.replace(manifest, cpu_s=cpu_s)
-    manifest.write(root)
-    evaluated = None
-    if truth is not None and manifest.status == "succeeded":
-        from beam_jobs.cli.evaluate import evaluate
 
-        evaluated = evaluate(evaluation_of(options, root, job), beam_args, truth)
-        files = (f"{layout.EVALUATION_FOLDER}/{name}" for name in EVALUATION_FILES)
-        manifest = msgspec.structs.replace(manifest, files=[*manifest.files, *(file_record(root, f) for f in files)])
-        manifest.write(root)
-    if manifest.status == "succeeded":
-        mark_success(root)
+
+def _check_same(
+    options: argparse.Namespace, begun: Begun, job: DetectJob, leave_out: frozenset[str] = frozenset()
+) -> None:
+    """Refuses to go on with another job than the one that was begun: parts of two would be taken for one."""
+    then = {**begun.launch.request, **begun.launch.versions, **begun.plan.job}
+    now = {**request_of(options), **launched_versions(), **msgspec.to_builtins(job.identity())}
+    if differ := differences(then, now, leave_out):
+        raise UsageError(
+            f"--resume: {options.output} holds another run: {differ}. Give what it was begun with, or --overwrite to"
+            " replace it."
+        )
+
+
+@contextmanager
+def _alone(root: str, shown: str) -> Iterator[None]:
+    """Keeps others from writing to the folder at the same time."""
+    try:
+        with storage.exclusive(root) as free:
+            if not free:
+                raise UsageError(f"--output {shown}: another beam-detect is writing to it. Wait for it, or stop it.")
+            yield
+    except OSError as error:
+        if error.filename != root:
+            raise
+        raise UsageError(f"--output {shown} cannot be written: {storage.reason(error)}.") from error
+
+
+def _evaluate(
+    options: argparse.Namespace,
+    root: str,
+    job: DetectJob,
+    manifest: Manifest,
+    truth: GroundTruth | None,
+    beam_args: Sequence[str],
+) -> tuple[Evaluated, Manifest]:
+    from beam_jobs.cli.evaluate import evaluate, start_afresh
+
+    request = evaluation_of(options, root, job)
+    start_afresh(request.output, request.output)
+    evaluated = evaluate(request, beam_args, truth)
+    paths = (f"{layout.EVALUATION_FOLDER}/{name}" for name in EVALUATION_FILES)
+    files = [*manifest.files, *(file_record(root, path) for path in paths)]
+    manifest = msgspec.structs.replace(manifest, status="succeeded", files=files)
+    manifest.write(root)
+    return evaluated, manifest
+
+
+def _concluded(options: argparse.Namespace, root: str, manifest: Manifest, evaluated: Evaluated | None) -> int:
+    """Says what the run came to; returns the exit status."""
     say(summary(options.output, manifest))
     if manifest.counts.inputs <= LISTED_PICTURES:
         say("\n" + listing(root, manifest, options.annotate_min_score))
     if evaluated is not None:
         say(f"\n{evaluated.text}")
-    if options.profile and cpu_s is not None:
+    if options.profile and manifest.cpu_s is not None:
         cores = len(os.sched_getaffinity(0))
-        say("\n" + profile(cpu_s, stages.seconds["detect"], cores, manifest.counts.inputs))
+        say("\n" + profile(manifest.cpu_s, manifest.stage_s["detect"], cores, manifest.counts.inputs))
     if manifest.status == "failed":
         print(f"\nbeam-detect: {why_failed(options, manifest)}", file=sys.stderr)
         return FAILED
     return DONE
 
 
-def _detect(
-    root: str, plan: Plan, job: DetectJob, source: PoolSource, pool: DetectorPool | None, beam_args: Sequence[str]
-) -> dict[str, float] | None:
-    """Does all parts of the plan: in this process and with its `pool`, or where the flags say.
+def _run_here(
+    root: str,
+    plan: Plan,
+    todo: Sequence[int],
+    source: PoolSource,
+    group_size: int,
+    launch: Launch,
+    pool: DetectorPool,
+    beam_args: Sequence[str],
+) -> Manifest:
+    """Does what is left of the plan in this process and with its `pool`, and what follows."""
+    with Progress(sum(plan.parts[part] for part in todo), pool.tally):
+        try:
+            source.lend(pool)
+            stage = DetectStage(pool)
+            done = run_local(root, source, todo, group_size, beam_args)
+        except Exception as error:
+            # Beam gives the error of a step as text. The pool has its own, whole.
+            raise (pool.error or JobError(engines.reason(error))) from error
+        cpu_s = stage.cpu_s(done)
+    with status("writing the COCO files and the manifest …"):
+        loads = pool.loads
+        if not loads:
+            return complete(root, launch, cpu_s=cpu_s)
+        model_mb = round(sum(load.bytes for load in loads) / len(loads) / 1e6)
+        return complete(root, launch, cpu_s=cpu_s, model_mb=model_mb, rss_mb=round(pool.peak_rss / 1e6))
 
-    Returns:
-        CPU seconds by step, if they were spent here.
-    """
-    group_size = job.group_size or max(1, min(GROUP_SIZE, plan.inputs // (4 * source.processes)))
-    try:
-        if pool is None:
-            parts = range(len(plan.parts))
-            engine.run_once(lambda pipeline: pipelines.detect(pipeline, root, source, parts, group_size), beam_args)
-            return None
-        source.lend(pool)
-        stage = DetectStage(pool)
-        run = engine.run_local(root, source, len(plan.parts), group_size, beam_args)
-        return stage.cpu_s(run)
-    except Exception as error:
-        # Beam gives the error of a step as text. The pool has its own, whole.
-        raise (pool.error if pool and pool.error else JobError(engine.reason(error))) from error
+
+def _submit(
+    root: str, parts: Sequence[int], source: PoolSource, group_size: int, beam_args: Sequence[str]
+) -> RunningJob:
+    """Gives the parts that are to be done, and what follows, to the runner that the flags name."""
+    remove_progress(root)  # of a run that is resumed
+    with status("submitting the job …"):
+        return engines.submit(
+            lambda pipeline: pipelines.detect_and_finish(pipeline, root, source, parts, group_size), beam_args
+        )
 
 
 def _settled(job: DetectJob, info: DetectorInfo) -> DetectJob:
@@ -201,11 +324,13 @@ def _settled(job: DetectJob, info: DetectorInfo) -> DetectJob:
     return replace(job, settings=settings, group_size=SHARING_GROUP_SIZE if pixels else None)
 
 
-def _threads(spec: DetectorSpec, info: DetectorInfo, processes: int) -> str:
+def _threads(spec: DetectorSpec, info: DetectorInfo, processes: int, *, local: bool) -> str:
     settings = " ".join(f"{name}={value}" for name, value in process_settings(spec.threads).items())
+    cores = counted(len(os.sched_getaffinity(0)), "core")
+    made = counted(processes, "detector process", "detector processes") if processes else "As many processes as suit it"
     return (
-        f"{processes} detector processes for {len(os.sched_getaffinity(0))} cores, {spec.threads} threads a call of"
-        f" {info.engine}, each with {settings}; Beam: one bundle at a time, in this process"
+        f"{made} {f'for {cores}' if local else 'a worker'}, {counted(spec.threads, 'thread')} a call of"
+        f" {info.engine}, each with {settings}" + ("; Beam: one bundle at a time, in this process" if local else "")
     )
 
 
@@ -215,7 +340,10 @@ def _source(job: DetectJob, processes: int, beam_args: Sequence[str], verbose: b
 
     from beam_jobs.transforms.detect import PoolSource
 
-    return PoolSource(job.spec, job.settings, processes, tuple(beam_args), verbose, Shared())
+    here, slots = engines.is_local(beam_args), engines.is_portable(beam_args)
+    return PoolSource(
+        job.spec, job.settings, processes, tuple(beam_args), verbose, Shared(), per_bundle=slots, tells=not here
+    )
 
 
 def _write_plan(planner: Planner, root: str, job: DetectJob) -> Plan:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from beam_jobs import matching, storage
+from beam_jobs import engines, matching, storage
 from beam_jobs.cli.categories import chosen_ids
 from beam_jobs.cli.progress import Transfer
 from beam_jobs.cli.sample import sample_pictures
-from beam_jobs.detectors import catalogue, frozen_form
-from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
+from beam_jobs.detectors import catalogue, forms
+from beam_jobs.detectors.base import DetectorInfo, DetectorSpec, Engine
 from beam_jobs.detectors.cache import report_to_stderr
 from beam_jobs.detectors.tiles import Tiling
 from beam_jobs.errors import UsageError
@@ -26,13 +27,18 @@ from beam_jobs.processes.gpus import suitable_processes
 from beam_jobs.processes.picture import PictureSettings
 from beam_jobs.processes.select import Selection
 from beam_jobs.runs import layout
-from beam_jobs.runs.plan import Planner
+from beam_jobs.runs.plan import PlannedInput, Planner
+from beam_jobs.runs.resume import Begun
 
 if TYPE_CHECKING:
     from beam_jobs.cli.evaluate import Request
 
 #: Up to so many small pictures, one process is done before a second one has opened the detector.
 FEW_INPUTS, FEW_BYTES = 8, 32 << 20
+#: Runs among the inputs that are named.
+NAMED_RUNS = 3
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def job_of(options: argparse.Namespace, root: str) -> DetectJob:
@@ -63,6 +69,10 @@ def job_of(options: argparse.Namespace, root: str) -> DetectJob:
         image_ids=storage.join(root, layout.IMAGE_IDS) if options.image_ids or options.ground_truth else None,
         batch_pixels=options.batch_pixels,
         tiling=_tiling(options),
+        max_pixels=options.max_pixels,
+        max_bytes=options.max_bytes,
+        max_seconds=options.max_seconds,
+        max_memory=(options.max_memory_mb or 0) << 20,
     )
     return DetectJob(spec, settings, options.part_size, options.limit, dedupe=options.dedupe)
 
@@ -73,9 +83,9 @@ def _tiling(options: argparse.Namespace) -> Tiling | None:
     return Tiling(options.tile) if options.tile_overlap is None else Tiling(options.tile, options.tile_overlap)
 
 
-def with_form(spec: DetectorSpec, planner: Planner) -> DetectorSpec:
+def with_form(spec: DetectorSpec, engine: Engine, planned: Iterable[PlannedInput]) -> DetectorSpec:
     """The detector in the form in which the whole job opens it."""
-    return frozen_form.choose(spec, lambda: sample_pictures(each.key for each in planner), report_to_stderr)
+    return forms.choose(spec, engine, lambda: sample_pictures(each.key for each in planned), report_to_stderr)
 
 
 def evaluation_of(options: argparse.Namespace, root: str, job: DetectJob) -> Request:
@@ -124,7 +134,36 @@ def match_inputs(options: argparse.Namespace) -> matching.Matches:
         return matching.match_list(options.input_list, root=options.root)
     if not options.input:
         raise UsageError("No input: give --input PATTERN, or --input_list FILE.")
-    return matching.match(options.input, root=options.root)
+    return matching.match(options.input, root=options.root, run_mark=layout.PLAN)
+
+
+def warn_of_runs(matches: matching.Matches) -> None:
+    """Names the earlier runs that lie among the inputs and are none."""
+    if runs := matches.runs_skipped:
+        named = ", ".join(map(storage.display_name, runs[:NAMED_RUNS]))
+        more = f" and {len(runs) - NAMED_RUNS:,} more" if len(runs) > NAMED_RUNS else ""
+        _LOGGER.warning("warning: left out what earlier runs wrote: %s%s", named, more)
+
+
+def check_paths(options: argparse.Namespace, beam_args: Sequence[str]) -> None:
+    """Refuses what is on this machine, if the workers are not.
+
+    Raises:
+        UsageError: it names the flag.
+    """
+    model = [("--model", options.model)] if os.path.exists(options.model) else []
+    named = [("--output", options.output), *(("--input", pattern) for pattern in options.input)]
+    engines.check_paths(beam_args, named, in_image=model)
+
+
+def not_here(options: argparse.Namespace, beam_args: Sequence[str], found: Iterable[Found]) -> Iterator[Found]:
+    """The inputs, none of which may be on this machine, if the workers are not: a list's lines may name anything."""
+    if options.input_list and not engines.is_local(beam_args):
+        for one in found:
+            engines.check_paths(beam_args, [("--input_list: the input", one.uri)])
+            yield one
+    else:
+        yield from found
 
 
 def not_below(root: str, found: Iterable[Found]) -> Iterator[Found]:
@@ -139,10 +178,32 @@ def not_below(root: str, found: Iterable[Found]) -> Iterator[Found]:
         yield one
 
 
-def processes_for(options: argparse.Namespace, planner: Planner) -> int:
-    """How many detector processes: as many as asked for, one for a few pictures, else what suits the host."""
+def request_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What a run is asked for beside its job, as plain JSON: the same for the same words, wherever they are said."""
+
+    def place(path: str | None) -> str | None:
+        if path is None or storage.is_remote(path):
+            return path
+        return storage.display_name(os.path.abspath(path))
+
+    return {
+        "input": [place(pattern) for pattern in options.input],
+        **{name: place(getattr(options, name)) for name in ("input_list", "root", "image_ids", "ground_truth")},
+        "iou_type": options.iou_type,
+        "limit": options.limit,
+    }
+
+
+def processes_for(options: argparse.Namespace, planner: Planner | Begun, *, local: bool) -> int:
+    """How many detector processes a worker has: as many as asked for, one for a few pictures, else what suits the host.
+
+    Returns:
+        0 where only the worker can know that.
+    """
     if options.workers:
         return int(options.workers)
+    if not local:
+        return 0
     if planner.inputs <= FEW_INPUTS and planner.bytes <= FEW_BYTES:
         return 1
     return suitable_processes()

@@ -1,4 +1,4 @@
-"""What a run of `beam-detect detect` was: its manifest, why it failed, and what it would have been."""
+"""What a run of `beam-detect detect` is: how it was launched, why it failed, and what it would have been."""
 
 from __future__ import annotations
 
@@ -6,48 +6,36 @@ import argparse
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-import msgspec
-
 from beam_jobs import matching, storage
+from beam_jobs.cli.detect_job import request_of
+from beam_jobs.cli.redaction import redacted
 from beam_jobs.cli.summary import LISTED_PICTURES
-from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
+from beam_jobs.detectors.base import DetectorInfo
 from beam_jobs.pipelines import DetectJob
-from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.processes.settings import process_settings
-from beam_jobs.runs.finalise import Outcome
-from beam_jobs.runs.manifest import (
-    MANIFEST_VERSION,
-    DetectorRecord,
-    InputsRecord,
-    Manifest,
-    ModelRecord,
-    machine,
-    program_version,
-    versions,
-)
+from beam_jobs.runs.completion import Launch
+from beam_jobs.runs.manifest import InputsRecord, Manifest, ModelRecord, machine, program_version, versions
 from beam_jobs.runs.plan import Plan, Planner
+from beam_jobs.words import counted
 
 
-def manifest_of(
+def launch_of(
     options: argparse.Namespace,
     job: DetectJob,
     info: DetectorInfo,
     matches: matching.Matches,
     plan: Plan,
-    outcome: Outcome,
     stage_s: Mapping[str, float],
     started: datetime,
     command: Sequence[str],
-) -> Manifest:
-    """The manifest of a run that came to `outcome`."""
-    counts = outcome.counts
-    rate = counts.failed / counts.inputs if counts.inputs else 0.0
-    failed = rate > options.max_failure_rate or (counts.failed and not counts.images)
-    return Manifest(
-        version=MANIFEST_VERSION,
-        status="failed" if failed else "succeeded",
-        program_version=program_version(),
-        command=[storage.display_name(word) for word in command],
+    *,
+    evaluate: bool,
+) -> Launch:
+    """What is known of a run whose parts are about to be begun."""
+    return Launch(
+        command=[storage.display_name(word) for word in redacted(command)],
+        request=request_of(options),
+        versions=launched_versions(),
         job=job.identity(),
         model=ModelRecord(job.spec.name, job.spec.fingerprint, info.engine, dict(info.details)),
         inputs=InputsRecord(
@@ -57,30 +45,21 @@ def manifest_of(
             hidden_skipped=matches.hidden_skipped,
             folder_links_skipped=matches.dir_links_skipped,
             special_files_skipped=matches.special_skipped,
+            runs_skipped=len(matches.runs_skipped),
         ),
-        counts=counts,
-        known_image_ids=outcome.known_image_ids,
-        renamed=outcome.renamed,
-        detector=outcome.detector,
-        stage_s=dict(stage_s),
-        work_s=outcome.work_s,
-        pictures_per_s=round(counts.inputs / stage_s["detect"], 2) if stage_s["detect"] else 0.0,
-        started=started.isoformat(timespec="seconds"),
-        ended=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=versions(),
         machine=machine(),
-        files=outcome.files,
-        repeatable=not outcome.detector.shrunk_calls,
+        environment=process_settings(job.spec.threads),
+        stage_s=dict(stage_s),
+        started=started,
+        submitted=datetime.now(UTC),
+        max_failure_rate=options.max_failure_rate,
+        evaluate=evaluate,
     )
 
 
-def detector_record(record: DetectorRecord, spec: DetectorSpec, pool: DetectorPool | None) -> DetectorRecord:
-    """With what only the pool knows, and the timings table does not."""
-    record = msgspec.structs.replace(record, environment=process_settings(spec.threads))
-    if pool is None or not pool.loads:
-        return record
-    model_mb = round(sum(load.bytes for load in pool.loads) / len(pool.loads) / 1e6)
-    return msgspec.structs.replace(record, model_mb=model_mb, rss_mb=round(pool.peak_rss / 1e6))
+def launched_versions() -> dict[str, str]:
+    """The versions that a run is begun with, and resumed by."""
+    return {"beam-detect": program_version(), **versions()}
 
 
 def why_failed(options: argparse.Namespace, manifest: Manifest) -> str:
@@ -107,12 +86,12 @@ def dry_run(
     first = [f"  {planned.key.file_name}" for planned, _ in zip(planner, range(LISTED_PICTURES), strict=False)]
     if planner.inputs > len(first):
         first.append(f"  … and {planner.inputs - len(first):,} more")
-    skipped = matches.hidden_skipped + matches.dir_links_skipped + matches.special_skipped
+    skipped = (matches.hidden_skipped, matches.dir_links_skipped, matches.special_skipped, len(matches.runs_skipped))
     identity = {name: value for name, value in job.identity().items() if name not in ("categories", "fingerprint")}
-    settings = {"output": options.output, "detector processes": processes, **identity}
+    settings = {"output": options.output, "detector processes": processes or "as many as suit a worker", **identity}
     return "\n".join(
         (
-            f"plan: {planner.inputs:,} inputs, {planner.bytes / 1e6:,.1f} MB, {skipped:,} skipped,"
+            f"plan: {counted(planner.inputs, 'input')}, {planner.bytes / 1e6:,.1f} MB, {sum(skipped):,} skipped,"
             f" {planner.repeated_inputs:,} repeated"
             + (f", {planner.twins:,} with a content that others have as well" if planner.twins else ""),
             *first,

@@ -6,17 +6,20 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_jobs import storage
-from beam_jobs.cli import engine, interrupt
+from beam_jobs import engines, storage
+from beam_jobs.cli import interrupt
 from beam_jobs.cli.categories import chosen_ids
+from beam_jobs.cli.elsewhere import Elsewhere
 from beam_jobs.cli.output_folder import check_output, make_output
 from beam_jobs.cli.progress import status
-from beam_jobs.cli.sides import check_images, join_results, read_truth
+from beam_jobs.cli.sides import check_images, join_results, read_truth, repeats
 from beam_jobs.cli.summary import printable, say
+from beam_jobs.detectors.cache import report_to_stderr
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.evaluation import metrics, outputs
 from beam_jobs.evaluation.accumulated import Accumulated
@@ -32,6 +35,10 @@ from beam_jobs.formats.image_join import How, Joined
 from beam_jobs.formats.label_map import load_label_map
 from beam_jobs.formats.results import ResultSource
 from beam_jobs.runs.manifest import versions
+from beam_jobs.words import counted
+
+if TYPE_CHECKING:
+    import apache_beam as beam
 
 #: Names that are listed of images that one side lacks.
 NAMED = 20
@@ -74,10 +81,13 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     root = options.output if storage.is_remote(options.output) else os.path.abspath(options.output)
     if beam_args:
         storage.set_options(beam_args)
+        beam_args = engines.completed(beam_args)
+        named = (("--detections", options.detections), ("--output", options.output))
+        engines.check_paths(beam_args, named)
     check_output(
         root,
         options.output,
-        "an evaluation",
+        "evaluation",
         EVALUATION_FILES,
         overwrite=options.overwrite,
         scratch=SHARDS_FOLDER,
@@ -101,6 +111,15 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     say(evaluated.text)
     say(f"\nmetrics, matches, curves and report.html are in {options.output}")
     return 0
+
+
+def start_afresh(root: str, shown: str, *, overwrite: bool = True) -> None:
+    """Refuses a folder that holds anything; takes away the evaluation in it, finished or not, with `overwrite`.
+
+    Args:
+        shown: the folder as the user named it.
+    """
+    check_output(root, shown, "an evaluation", EVALUATION_FILES, overwrite=overwrite, scratch=SHARDS_FOLDER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,16 +199,26 @@ def _evaluated(
     from beam_jobs.transforms.evaluate import SUMS
 
     root = request.output
+
+    def build(pipeline: beam.Pipeline) -> object:
+        return pipelines.evaluate(pipeline, root, sources, shards, groups, settings, categories)
+
     try:
-        engine.run_once(
-            lambda pipeline: pipelines.evaluate(pipeline, root, sources, shards, groups, settings, categories),
-            beam_args,
-        )
+        if engines.is_local(beam_args):
+            engines.run_here(build, beam_args)
+        else:
+            job = engines.submit(build, beam_args)
+            for name, text in engines.described(job, beam_args):
+                report_to_stderr(f"beam-detect: {name} {text}")
+            with Elsewhere(job, list(interrupt.left_behind)) as there:
+                there.wait()
     except (ValueError, UsageError) as error:
         # Beam keeps the kind of an error that a step raises in this process.
-        raise UsageError(f"The detections cannot be evaluated so: {engine.reason(error)}.") from error
+        raise UsageError(f"The detections cannot be evaluated so: {engines.reason(error)}.") from error
+    except JobError:
+        raise
     except Exception as error:
-        raise JobError(engine.reason(error)) from error
+        raise JobError(engines.reason(error)) from error
     sums = Sums.from_bytes(storage.read_bytes(storage.join(root, SUMS)))
     if sums.counts["unknown_categories"] and not sums.counts["detections"] + sums.counts["other_categories"]:
         raise UsageError(
@@ -269,20 +298,23 @@ def _per_class(sums: Sums, what: str) -> dict[int, int]:
 
 def _warnings(request: Request, joined: Joined, counts: Mapping[str, int]) -> list[str]:
     found = []
-    if joined.unmatched or counts.get("unknown_images"):
+    unknown = counts.get("unknown_images", 0)
+    if joined.unmatched or unknown:
         examples = f": {', '.join(joined.unmatched_examples)}" if joined.unmatched_examples else ""
-        found.append(
-            f"{joined.unmatched:,} images of the detections are not in the ground truth{examples};"
-            f" {counts.get('unknown_images', 0):,} detections do not count"
-        )
+        these = counted(joined.unmatched, "image of the detections is", "images of the detections are")
+        ignored = counted(unknown, "detection does", "detections do")
+        found.append(f"{these} not in the ground truth{examples}; {ignored} not count")
     if joined.repeated:
-        found.append(f"{joined.repeated:,} images share one of the truth: {', '.join(joined.repeated_examples)}")
+        these = counted(joined.repeated, "image shares", "images share")
+        found.append(f"{these} one of the truth with others: {', '.join(joined.repeated_examples)}")
     if unseen := counts["unseen_images"]:
-        found.append(
-            f"{unseen:,} images of the ground truth are not among the detections; their truths count as missed"
-        )
-    if unknown := counts.get("unknown_categories"):
-        found.append(f"{unknown:,} detections of classes that the ground truth does not have were left out")
+        these = counted(unseen, "image of the ground truth is", "images of the ground truth are")
+        found.append(f"{these} not among the detections; their truths count as missed")
+    if others := counts.get("unknown_categories"):
+        these = counted(others, "detection was", "detections were")
+        found.append(f"{these} left out: their classes are not in the ground truth")
+    if repeated := counts.get("repeated_detections"):
+        found.append(repeats(repeated, "the detections"))
     return found
 
 
@@ -293,8 +325,8 @@ def _extremes(by_category: pa.Table) -> list[str]:
     if len(rows) < 2:
         return []
     most = min(EXTREMES, len(rows) // 2)
-    lines = ["", f"best {most} and worst {most} of {len(rows)} classes with truths:"]
+    lines = ["", f"best {most} and worst {most} of {counted(len(rows), 'class', 'classes')} with truths:"]
     width = max(len(row["category"]) for row in [*rows[:most], *rows[-most:]])
     for row in [*rows[:most], *rows[-most:]]:
-        lines.append(f"  {row['category']:<{width}}  AP {row['AP']:.3f}  {row['num_truths']:,} truths")
+        lines.append(f"  {row['category']:<{width}}  AP {row['AP']:.3f}  {counted(row['num_truths'], 'truth')}")
     return lines

@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 
 from beam_jobs.cli.summary import say
+from beam_jobs.detectors import folders, litert_forms, pipeline_config
+from beam_jobs.detectors.base import DetectorSpec
+from beam_jobs.detectors.litert_form import FAMILIES
 from beam_jobs.detectors.od_api.checkpoint import find_checkpoint
 from beam_jobs.detectors.od_api.export import RECORD, export
 from beam_jobs.errors import UsageError
@@ -26,6 +29,8 @@ def run(options: argparse.Namespace) -> int:
         if "://" in value:
             raise UsageError(f"--{name} {value}: export takes files of this machine; copy it here first.")
     source = find_checkpoint(options.pipeline_config, options.checkpoint, options.label_map)
+    if options.engine == "litert":
+        _check_family(source.config)
     output = Path(options.output).absolute()
     _check_output(output, options.output, overwrite=options.overwrite)
     start = time.monotonic()
@@ -36,6 +41,8 @@ def run(options: argparse.Namespace) -> int:
             made = Path(scratch) / output.name
             made.mkdir()
             export(source, made, say, verbose=options.verbose)
+            if options.engine == "litert":
+                _add_litert(made)
             if output.exists():
                 output.rename(Path(scratch) / "old")
             made.rename(output)
@@ -44,6 +51,20 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"--output {options.output} cannot be written: {reason}.") from error
     say(f"exported in {time.monotonic() - start:.0f} s: beam-detect detect --model {options.output} …")
     return 0
+
+
+def _check_family(config: Path) -> None:
+    family = pipeline_config.parse(config.read_bytes(), str(config)).family
+    if family not in FAMILIES:
+        raise UsageError(f"--engine litert takes {' and '.join(FAMILIES)}, and {config} says {family}: leave it out.")
+
+
+def _add_litert(folder: Path) -> None:
+    """Adds the LiteRT form to an export, or the reason why there is none."""
+    found = folders.find_model(folder)
+    spec = DetectorSpec("saved_model", found.name, str(found.model), folders.fingerprint_of(found.model), {})
+    if reason := litert_forms.make_beside(spec, say):
+        say(f"no LiteRT form, TensorFlow will run it: {reason}")
 
 
 def _check_output(output: Path, shown: str, *, overwrite: bool) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-import tomllib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from beam_jobs.cli.commands import parser
+from beam_jobs.cli.config_file import config_words, nearest_flag
 from beam_jobs.errors import UsageError
 
 
@@ -20,14 +18,15 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """
     main = parser()
     options, rest = main.parse_known_args(argv)
-    ours = _flags_of(main, options.command)
+    command = _command(main, options.command)
+    ours = list(_all_flags(command))
     if getattr(options, "config", None):
-        lines = _config_flags(options.config, ours, given=argv)
+        lines = config_words(options.config, command, beam_flags, given=argv)
         at = list(argv).index(options.command) + 1
         options, rest = main.parse_known_args([*argv[:at], *lines, *argv[at:]])
     # What is misspelt is said before what is missing for it.
     if rest and options.command == "demo":
-        raise UsageError(_unknown(rest[0], ours, options.command))
+        raise UsageError(_unknown(rest[0], options.command, ours))
     if rest:
         _check_beam(rest, ours, options.command)
     needed = {"detect": ("output",), "evaluate": ("detections", "ground_truth", "output")}
@@ -45,9 +44,10 @@ def beam_flags() -> list[str]:
     return [flag for action in _beam_parser()._actions for flag in action.option_strings]
 
 
-def _flags_of(main: argparse.ArgumentParser, command: str) -> list[str]:
+def _command(main: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
     (commands,) = (action for action in main._actions if isinstance(action, argparse._SubParsersAction))
-    return list(_all_flags(commands.choices[command]))
+    found: argparse.ArgumentParser = commands.choices[name]
+    return found
 
 
 def _all_flags(parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -60,13 +60,14 @@ def _all_flags(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 #: What a word is, that stands where none is looked for.
 _STRAY = {
+    "check": "`check` takes one folder",
     "compare": "`compare` takes two sources, A and B; Beam's flags follow",
     "evaluate": "Detections are given as --detections SOURCE, the truth as --ground_truth SOURCE",
     "report": "`report` takes one folder",
 }
 
 
-def _check_beam(rest: Sequence[str], ours: Iterable[str], command: str) -> None:
+def _check_beam(rest: Sequence[str], ours: Sequence[str], command: str) -> None:
     for word in rest:
         if not word.startswith("-"):
             break
@@ -77,7 +78,7 @@ def _check_beam(rest: Sequence[str], ours: Iterable[str], command: str) -> None:
             )
     _, unknown = _beam_parser().parse_known_args(list(rest))
     if unknown:
-        raise UsageError(_unknown(unknown[0], [*ours, *beam_flags()], command))
+        raise UsageError(_unknown(unknown[0], command, ours, beam_flags()))
 
 
 def _beam_parser() -> argparse.ArgumentParser:
@@ -93,43 +94,11 @@ def _beam_parser() -> argparse.ArgumentParser:
     return collected
 
 
-def _unknown(word: str, known: Iterable[str], command: str) -> str:
+def _unknown(word: str, command: str, ours: Sequence[str], beams: Sequence[str] = ()) -> str:
     flag = word.split("=")[0]
     if not flag.startswith("-"):
         inputs = "Inputs are given as --input PATTERN, with quotes around a pattern ('*.jpg')"
         return f"{word}: what is this for? {_STRAY.get(command, inputs)}."
-    nearest = difflib.get_close_matches(flag.replace("-", "_").replace("__", "--", 1), list(known), n=1, cutoff=0.5)
-    hint = f" Did you mean {nearest[0]}?" if nearest else f" `beam-detect {command} --help` lists the flags."
+    nearest = nearest_flag(flag, ours, beams)
+    hint = f" Did you mean {nearest}?" if nearest else f" `beam-detect {command} --help` lists the flags."
     return f"There is no flag {flag}.{hint}"
-
-
-def _config_flags(path: str, ours: Sequence[str], given: Sequence[str]) -> list[str]:
-    """The flags of a TOML file as words of a command line, to stand before those that were given."""
-    try:
-        with open(path, "rb") as file:
-            config = tomllib.load(file)
-    except OSError as error:
-        raise UsageError(f"--config {path} cannot be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} is not TOML: {error}") from None
-    inputs = ("input", "input_list")
-    if any(word.split("=")[0] in ("--input", "--input_list") for word in given):
-        config = {name: value for name, value in config.items() if name not in inputs}
-    words: list[str] = []
-    for name, value in config.items():
-        if name in ("config", "help") or isinstance(value, dict):
-            raise UsageError(f"--config {path}: {name} cannot be set in a file of flags.")
-        words += _words(name, value, switch=f"--no_{name}" in ours)
-    return words
-
-
-def _words(name: str, value: Any, *, switch: bool) -> list[str]:
-    if isinstance(value, bool):
-        if switch:
-            return [f"--{name}" if value else f"--no_{name}"]
-        return [f"--{name}"] if value else []
-    if isinstance(value, list):
-        if name == "input":
-            return [f"--input={item}" for item in value]
-        return [f"--{name}={','.join(map(str, value))}"]
-    return [f"--{name}={value}"]

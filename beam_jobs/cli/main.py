@@ -48,6 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from beam_jobs.cli import report
 
             return report.run(options, beam_args)
+        if options.command == "check":
+            from beam_jobs.cli import check
+
+            return check.run(options, beam_args)
         if options.command == "export":
             from beam_jobs.cli import export
 

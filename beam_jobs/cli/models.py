@@ -16,7 +16,7 @@ from beam_jobs.cli.summary import say
 from beam_jobs.detectors import cache, catalogue, inventory
 from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
 from beam_jobs.detectors.cache import report_to_stderr
-from beam_jobs.detectors.inventory import Listed
+from beam_jobs.detectors.inventory import Listed, Verified
 from beam_jobs.errors import UsageError
 
 DONE, FAILED = 0, 1
@@ -48,27 +48,35 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
 
 
 def _table(rows: Sequence[Listed]) -> str:
-    """One model a line, in columns as wide as what is in them: whatever the terminal, no name is cut."""
-    lines = [("NAME", "FAMILY", "INPUT", "MS", "MAP", "MASKS, KEYPOINTS", "STATE")]
+    """One model a line, within 80 columns, so that no name is broken; what a name tells is not said again."""
+    lines = [("NAME", "MS", "MAP", "NOTE", "STATE")]
     for row in rows:
-        state = ", ".join(["default"] * row.is_default + ["cached"] * row.is_cached)
         card = row.published
-        if card is None:
-            lines.append((row.name, *"-----", state))
-            continue
-        extra = "-" if card.extra == "boxes" else f"{card.extra} {card.extra_map:.1f}"
-        figures = (f"{card.speed_ms}" if card.speed_ms else "-", f"{card.box_map:.1f}" if card.box_map else "-")
-        lines.append((row.name, card.family, card.input_size, *figures, extra, state))
+        speed_ms = str(card.speed_ms) if card and card.speed_ms else "-"
+        box_map = f"{card.box_map:.1f}" if card and card.box_map else "-"
+        lines.append((row.name, speed_ms, box_map, _note(row), "cached" if row.is_cached else ""))
     # A URL may be very long: it does not push the others' columns away.
     widths = [max(len(line[i]) for line in lines if not storage.is_remote(line[0])) for i in range(len(lines[0]))]
-    right = (3, 4)
+    right = (1, 2)
     return "\n".join(
-        "  ".join(
+        " ".join(
             cell.rjust(width) if i in right else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     )
+
+
+def _note(row: Listed) -> str:
+    """The mAP of what it finds besides boxes, or the size of its input where the name lacks that."""
+    card = row.published
+    if row.is_default:
+        return "default"
+    if card is None:
+        return "-"
+    if card.extra != "boxes":
+        return f"{'kpts' if card.extra == 'keypoints' else 'mask'} {card.extra_map:.1f}"
+    return "-" if card.input_size in row.name else card.input_size
 
 
 def _plain(row: Listed) -> dict[str, Any]:
@@ -151,13 +159,20 @@ def _fetch(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     with status("reading the models …"):
-        faults = inventory.verify(options.model)
-    if not faults:
+        entries = inventory.verify(options.model)
+    if not entries:
         say(f"There are no models in {cache.cache_folder()}.")
-    for name, fault in faults:
-        remedy = "" if fault is None else f"; it is made again when it is used, or: beam-detect models fetch {name}"
-        say(f"{name}: {'whole' if fault is None else f'damaged: {fault}{remedy}'}")
-    return FAILED if any(fault for _, fault in faults) else DONE
+    for entry in entries:
+        say(f"{entry.name}{', ' * bool(entry.about)}{entry.about}: {_state(entry)}")
+    return FAILED if any(entry.fault for entry in entries) else DONE
+
+
+def _state(entry: Verified) -> str:
+    if entry.fault is None:
+        again = f"; to try again: beam-detect models remove {entry.name}"
+        return f"whole; {entry.note}{again}" if entry.note else "whole"
+    again = f", or: beam-detect models fetch {entry.name}" if entry.fetched else ""
+    return f"damaged: {entry.fault}; it is made again when it is used{again}"
 
 
 def _remove(options: argparse.Namespace) -> int:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Sequence
 
 from beam_jobs import storage
 from beam_jobs.errors import UsageError
 
 
-def check_output(
-    root: str, shown: str, what: str, files: Collection[str], *, overwrite: bool, scratch: str = ""
-) -> None:
+def check_output(root: str, shown: str, what: str, files: Sequence[str], *, overwrite: bool, scratch: str = "") -> None:
     """Refuses a folder that holds anything; with `overwrite` takes away `files` in it, if it holds nothing else.
 
     Args:
         shown: the folder as the user named it.
-        what: what the files are together, with its article: `a comparison`.
+        what: what the files are together: `comparison`.
+        files: the first is the one that is written last.
         scratch: a folder in it that an unfinished command may have left, with nothing but files.
 
     Raises:
@@ -36,9 +35,10 @@ def check_output(
     if not names:
         return
     if not held <= {*files, scratch}:
-        raise UsageError(f"--output {shown} is not empty, and what it holds is not {what}: name another folder.")
+        raise UsageError(f"--output {shown} is not empty, and what it holds is no {what}: name another folder.")
     if held and not overwrite:
-        raise UsageError(f"--output {shown} holds {what}: name another folder, or give --overwrite.")
+        a = ("an" if what[0] in "aeiou" else "a") if files[0] in held else "an unfinished"
+        raise UsageError(f"--output {shown} holds {a} {what}: name another folder, or give --overwrite.")
     if scratch in held:
         folder = storage.join(root, scratch)
         for name in storage.list_dir(folder):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from beam_jobs.cli.engine import LocalRun
+from beam_jobs.engines.local import LocalRun
 from beam_jobs.processes.pool import DetectorPool
+from beam_jobs.words import counted
 
 #: The lines of the table, and what of the detector processes' steps (`SPENT_STEPS`) is in each.
 _LINES: Mapping[str, tuple[str, ...]] = {
@@ -68,7 +69,8 @@ def profile(cpu_s: Mapping[str, float], wall_s: float, cores: int, pictures: int
         words = f"{line:<14} {value * 1e3 / max(pictures, 1):>12.2f} {share:>12.1f}%"
         lines.append(f"{words}  {_MEANINGS[line]}" if line in _MEANINGS else words)
     lines.append(f"{'all':<14} {whole * 1e3 / max(pictures, 1):>12.2f} {sum(shares.values()) / 10:>12.1f}%")
-    title = f"CPU time of the {wall_s:.1f} s in which {pictures:,} pictures were done, on {cores} cores"
+    done = counted(pictures, "picture was", "pictures were")
+    title = f"CPU time of the {wall_s:.1f} s in which {done} done, on {counted(cores, 'core')}"
     return "\n".join([title, *lines])
 
 

@@ -10,11 +10,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Protocol
 
 from beam_jobs.processes.picture import Tally
+from beam_jobs.words import counted
 
 _TERMINAL_SECONDS = 0.2
 _PIPE_SECONDS = 30.0
+
+
+class Engine(Protocol):
+    """What a job runs on."""
+
+    state: str
 
 
 class Progress:
@@ -23,12 +31,20 @@ class Progress:
     Args:
         total: planned inputs.
         tally: the counts so far.
+        engine: what runs the job, where it has a `state` that is worth a word.
         clock: seconds; injected by tests.
     """
 
-    def __init__(self, total: int, tally: Tally, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        total: int,
+        tally: Tally,
+        engine: Engine | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._total = total
         self._tally = tally
+        self._engine = engine
         self._clock = clock
         self._terminal = _is_terminal()
         self._stop = threading.Event()
@@ -53,13 +69,15 @@ class Progress:
         rate = done / seconds if seconds > 0 else 0.0
         # The number of records in TFRecord files is known only at their end.
         known = not self._tally.tfrecord_files and done <= self._total
-        words = [f"{done:,} of {self._total:,} pictures" if known else f"{done:,} pictures"]
+        words = [f"{done:,} of {counted(self._total, 'picture')}" if known else counted(done, "picture")]
         if done:
             words.append(f"{rate:.1f} pictures/s")
             if known:
                 words.append(f"{duration((self._total - done) / rate)} left")
         if failed:
             words.append(f"{failed:,} failed")
+        if self._engine and self._engine.state:
+            words.append(self._engine.state)
         return ", ".join(words)
 
     def _run(self) -> None:

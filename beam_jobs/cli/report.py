@@ -30,7 +30,10 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     _check_output(options.output, overwrite=options.overwrite)
     try:
         with status("reading the run …"):
-            page = run_page(run_content(options.run, lambda uri: storage.read_bytes(uri, _MOST_BYTES)))
+            content = run_content(
+                options.run, lambda uri: storage.read_bytes(uri, _MOST_BYTES), min_score=options.min_score
+            )
+            page = run_page(content)
     except (OSError, pa.ArrowException, KeyError) as error:
         why = storage.reason(error) if isinstance(error, OSError) else str(error).splitlines()[0]
         raise UsageError(f"{options.run} is not a whole run: {why}. Run it again.") from error

@@ -14,6 +14,7 @@ from beam_jobs.formats.evaluated import GroundTruth, IouType
 from beam_jobs.formats.ground_truth import load_ground_truth
 from beam_jobs.formats.image_join import ImageJoin, Joined
 from beam_jobs.formats.results import CocoResults, ResultChunk, ResultSource, result_sources
+from beam_jobs.words import counted
 
 
 def read_truth(source: str, iou_type: IouType, label_map: Mapping[int, str] | None) -> GroundTruth:
@@ -84,6 +85,12 @@ def join_results(source: str, called: str, truth: GroundTruth, truth_source: str
     if parsed and iou_type == "keypoints":
         _check_shapes(called, parsed.results, iou_type)
     return Results(sources, parsed, joined)
+
+
+def repeats(number: int, where: str) -> str:
+    """The warning of detections that are the same as others."""
+    these = counted(number, f"detection of {where} repeats", f"detections of {where} repeat")
+    return f"{these} others (image, class, box and score) and counted again: were results written twice?"
 
 
 def _check_shapes(called: str, rows: pa.Table, iou_type: IouType) -> None:

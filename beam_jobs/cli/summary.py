@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from beam_jobs.formats.evaluated import EVALUATION_FILES
 from beam_jobs.runs import layout
 from beam_jobs.runs.manifest import Manifest, table_files
 from beam_jobs.runs.parts import Counts, read_table
+from beam_jobs.words import counted
 
 #: Runs of up to so many pictures list what was found in each.
 LISTED_PICTURES = 10
@@ -47,12 +49,14 @@ def summary(root: str, manifest: Manifest) -> str:
         lines.append(("empty boxes", f"{counts.empty_boxes:,} left out"))
     if counts.unnamed_category_ids:
         ids = ", ".join(counts.unnamed_category_ids)
-        lines.append(("no class name", f"{sum(counts.unnamed_category_ids.values()):,} detections, of class ids {ids}"))
+        found = counted(sum(counts.unnamed_category_ids.values()), "detection")
+        lines.append(("no class name", f"{found}, of class {'ids' if ',' in ids else 'id'} {ids}"))
     if manifest.known_image_ids is not None:
         given = (
             "--image_ids" if any(word.startswith("--image_ids") for word in manifest.command) else "the ground truth"
         )
-        lines.append(("image ids", f"{manifest.known_image_ids:,} of {counts.images:,} pictures are in {given}"))
+        known = f"{manifest.known_image_ids:,} of {counted(counts.images, 'picture')}"
+        lines.append(("image ids", f"{known} known to {given}"))
     if manifest.renamed:
         lines.append(("image ids", f"{len(manifest.renamed):,} settled by number, listed in {layout.MANIFEST}"))
     if not manifest.repeatable:
@@ -68,6 +72,24 @@ def summary(root: str, manifest: Manifest) -> str:
     report = f"{layout.EVALUATION_FOLDER}/{EVALUATION_FILES[-1]}"
     if any(file.path == report for file in manifest.files):
         lines.append(("evaluation", storage.join(root, report)))
+    return "\n".join(f"{name:<13} {printable(text)}" for name, text in lines)
+
+
+def submitted(options: argparse.Namespace, job: Sequence[tuple[str, str]]) -> str:
+    """What is said of a job that was given to a runner.
+
+    Args:
+        job: what the runner has to say, as pairs of a name and a text.
+    """
+    lines = [*job, ("outputs", f"{options.output}: complete when it has {layout.MANIFEST}")]
+    if options.no_wait and options.ground_truth:
+        folder = storage.join(options.output, layout.EVALUATION_FOLDER)
+        kind = "" if options.iou_type == "bbox" else f" --iou_type {options.iou_type}"
+        command = (
+            f"beam-detect evaluate --detections {options.output} --ground_truth {options.ground_truth}"
+            f"{kind} --output {folder}"
+        )
+        lines.append(("evaluation", f"then: {command}"))
     return "\n".join(f"{name:<13} {printable(text)}" for name, text in lines)
 
 
@@ -113,13 +135,14 @@ def _inputs(manifest: Manifest) -> str:
     counts, inputs = manifest.counts, manifest.inputs
     words = [f"{counts.inputs:,}"]
     if counts.tfrecord_files:
-        words.append(f"{inputs.planned:,} files, of which {counts.tfrecord_files:,} TFRecord files")
+        words.append(f"{counted(inputs.planned, 'file')}, of which TFRecord files: {counts.tfrecord_files:,}")
     for number, text in (
         (counts.deduplicated, "have the content of others, and were not detected on"),
         (inputs.repeated, "named twice or more, done once"),
         (inputs.hidden_skipped, "skipped: the name starts with a dot"),
         (inputs.folder_links_skipped, "skipped: link to a folder"),
         (inputs.special_files_skipped, "skipped: not a regular file"),
+        (inputs.runs_skipped, "skipped: what an earlier run wrote"),
     ):
         if number:
             words.append(f"{number:,} {text}")
@@ -139,7 +162,7 @@ def _failures(root: str, failures: dict[str, int]) -> str:
 
 
 def _speed(manifest: Manifest) -> str:
-    stages = ("model_files", "plan", "dedupe", "model_form", "model_open")
+    stages = ("model_files", "plan", "dedupe", "model_form", "start", "model_open", "plan_write")
     before = sum(manifest.stage_s.get(stage, 0.0) for stage in stages)
     return (
         f"{manifest.pictures_per_s:.1f} pictures/s; {duration(manifest.stage_s['total'])} in all,"

@@ -26,10 +26,11 @@ def open_detector(spec: DetectorSpec) -> Detector:
         from beam_jobs.detectors.factory import open_factory
 
         return open_factory(spec)
-    if spec.kind == "litert":
-        from beam_jobs.detectors.litert_detector import open_litert_form
+    if spec.form == "litert":
+        from beam_jobs.detectors.litert_detector import open_litert
+        from beam_jobs.detectors.litert_forms import obtain
 
-        return open_litert_form(spec)
+        return open_litert(obtain(spec), spec)
     if spec.kind == "tflite":
         from beam_jobs.detectors.tflite import open_tflite
 

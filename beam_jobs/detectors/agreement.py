@@ -2,36 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
+from beam_jobs.detectors.base import Detector, Picture
 from beam_jobs.records import Detections
+from beam_jobs.words import counted
 
-#: Of a coordinate of a box or a keypoint, relative to the larger side of the box, which counts as one pixel at least.
-BOX_TOLERANCE = 1e-3
-#: Of a score, of a detection or of a keypoint.
-SCORE_TOLERANCE = 1e-4
 #: Of a value of a mask, from 0 to 1. One mask in so many may differ by more: what is cut out for a box at the picture's
 #: edge, to find its mask in, has or lacks a row as the last bit of a coordinate falls.
 MASK_TOLERANCE, MASKS_AN_ODD_ONE = 1e-3, 50
+#: What decides between two detections of which one is kept: far more than scores of two forms do differ by.
+LEAST_GAP = 1e-4
 
 
-def difference(expected: Detections, found: Detections) -> str | None:
-    """What differs beyond the tolerances, in words; None when nothing does.
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much two forms may differ.
+
+    Args:
+        score: of a detection or of a keypoint.
+        share: of a coordinate of a box or a keypoint, relative to the larger side of the box, which counts as one pixel
+            at least.
+        pixels: the same, in pixels, on top of it.
+    """
+
+    score: float
+    share: float = 0.0
+    pixels: float = 0.0
+
+    def reach(self, box: NDArray[np.float32]) -> float:
+        """Pixels that a coordinate may differ by."""
+        return self.share * max(float((box[2:] - box[:2]).max()), 1.0) + self.pixels
+
+
+#: The same graph in TensorFlow, simplified.
+FROZEN = Limits(score=1e-4, share=1e-3)
+#: The same network in LiteRT, with the rest around it done here.
+LITERT = Limits(score=1e-3, pixels=0.5)
+
+
+def disagreement(original: Detector, other: Detector, pictures: Sequence[Picture], limits: Limits) -> str | None:
+    """What another form finds otherwise than the original does in some pictures, in words; None when nothing."""
+    for number, picture in enumerate(pictures, 1):
+        (expected,), (found,) = original.detect([picture]), other.detect([picture])
+        if differs := difference(expected, found, limits):
+            return f"it finds something else in picture {number} of {len(pictures)}: {differs}"
+    return None
+
+
+def difference(expected: Detections, found: Detections, limits: Limits = FROZEN) -> str | None:
+    """What differs beyond the limits, in words; None when nothing does.
 
     Each detection must have its like: the same class, score, box and keypoints, and mostly mask. Their order counts
     only as far as scores differ by more than their tolerance. The same holds for what is kept when there is a limit: a
-    detection without its like is forgiven where its score is within the tolerance of the least of them all.
+    detection without its like is forgiven where its score is within `LEAST_GAP` of the least of them all.
     """
     if len(expected) != len(found):
-        return f"{len(found)} detections instead of {len(expected)}"
+        return f"{counted(len(found), 'detection')} instead of {len(expected)}"
     if len(expected) == 0:
         return None
-    lowest = float(min(expected.scores.min(), found.scores.min())) + SCORE_TOLERANCE
+    lowest = float(min(expected.scores.min(), found.scores.min())) + LEAST_GAP
     free = np.ones(len(found), bool)
     odd_masks = 0
     for i in range(len(expected)):
-        like = np.flatnonzero(free & _alike(expected, i, found))
+        like = np.flatnonzero(free & _alike(expected, i, found, limits))
         if len(like):
             off = _masks_off(expected, i, found, like)
             free[like[np.argmin(off)]] = False
@@ -44,16 +82,16 @@ def difference(expected: Detections, found: Detections) -> str | None:
     return _described(found, int(np.argmax(odd)), expected) if odd.any() else None
 
 
-def _alike(expected: Detections, i: int, found: Detections) -> NDArray[np.bool_]:
+def _alike(expected: Detections, i: int, found: Detections, limits: Limits) -> NDArray[np.bool_]:
     """Which of `found` are the like of the i-th expected: bool [N]."""
     same: NDArray[np.bool_] = found.category_ids == expected.category_ids[i]
-    same &= np.abs(found.scores - expected.scores[i]) <= SCORE_TOLERANCE
+    same &= np.abs(found.scores - expected.scores[i]) <= limits.score
     box = expected.boxes[i]
-    reach = BOX_TOLERANCE * max(float((box[2:] - box[:2]).max()), 1.0)
+    reach = limits.reach(box)
     same &= _close(found.boxes, box, reach).all(axis=1)
     if expected.keypoints is not None and found.keypoints is not None:
         same &= _close(found.keypoints[..., :2], expected.keypoints[i, :, :2], reach).all(axis=(1, 2))
-        same &= (np.abs(found.keypoints[..., 2] - expected.keypoints[i, :, 2]) <= SCORE_TOLERANCE).all(axis=1)
+        same &= (np.abs(found.keypoints[..., 2] - expected.keypoints[i, :, 2]) <= limits.score).all(axis=1)
     return same
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -128,21 +128,21 @@ class DetectorSpec:
     Args:
         kind: which loader opens it.
         name: what people call it; in the tables' `model` column, with the fingerprint.
-        location: the folder of a SavedModel or a LiteRT form, a frozen graph's or TFLite model's file, or
-            `module:factory`.
+        location: the folder of a SavedModel, a frozen graph's or TFLite model's file, or `module:factory`.
         fingerprint: sha256 (hex) that identifies the weights and code, whatever the folder is called.
         categories: category_id to name, as the label map has it.
         threads: threads inside one call. Results depend on it in the last bits, so it is part of the job.
         origin: of a model in the cache: `location` is then of this host, and another host fetches it for itself.
         resizer: what the model does with a picture first, where that is known.
         gpu_memory_limit_mb: the most that a process takes of its GPU; None to take what it needs, as it goes.
-        form: `frozen` for the form of a SavedModel or a graph that opens quickly, `original` for itself. Part of the
-            job for the same reason: who starts it decides, by `frozen_form.choose`, and all others obey.
-        form_note: why there is no frozen form, where one was wanted.
+        form: `litert` for the form of a SavedModel that LiteRT runs, `frozen` for that of a SavedModel or a graph that
+            opens quickly, `original` for itself. Part of the job for the same reason: who starts it decides, by
+            `forms.choose`, and all others obey.
+        form_note: why another form is not used, where it was wanted.
         min_score: detections of a lower score are not asked for: a detector may leave them out.
     """
 
-    kind: Literal["saved_model", "frozen_graph", "tflite", "litert", "factory"]
+    kind: Literal["saved_model", "frozen_graph", "tflite", "factory"]
     name: str
     location: str
     fingerprint: str
@@ -151,7 +151,7 @@ class DetectorSpec:
     origin: Origin | None = None
     resizer: Resizer | None = None
     gpu_memory_limit_mb: int | None = None
-    form: Literal["original", "frozen"] = "original"
+    form: Literal["original", "frozen", "litert"] = "original"
     form_note: str = ""
     min_score: float = 0.0
 
@@ -160,9 +160,14 @@ class DetectorSpec:
         """What runs it: `tensorflow`, `litert`, or `python` for a detector of one's own."""
         if self.kind == "factory":
             return "python"
-        return "tensorflow" if self.kind in ("saved_model", "frozen_graph") else "litert"
+        return "litert" if self.kind == "tflite" or self.form == "litert" else "tensorflow"
 
     @property
     def label(self) -> str:
         """The value of the tables' `model` column."""
         return f"{self.name}@{self.fingerprint[:12]}"
+
+
+def with_note(spec: DetectorSpec, note: str) -> DetectorSpec:
+    """`spec` as its original form, with a further note."""
+    return replace(spec, form="original", form_note="; ".join(filter(None, (spec.form_note, note))))

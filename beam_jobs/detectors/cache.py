@@ -1,9 +1,9 @@
 """The cache of fetched and converted models on this machine.
 
-`models/NAME/` is an entry: what a builder made, and a `manifest.json` with the recipe it was made by and the size and
-sha256 of every file. An entry is built beside its place and renamed, under a lock; it is checked whenever it is used.
-So whatever kills a builder, and whatever happens to the files, an entry is read whole or made again. Files beside it
-that start with `.NAME.` are the builder's own, such as an unfinished download.
+`models/NAME/` is an entry: what a builder made, and a `manifest.json` with what it is, the recipe it was made by, and
+the size and sha256 of every file. An entry is built beside its place and renamed, under a lock; it is checked whenever
+it is used. So whatever kills a builder, and whatever happens to the files, an entry is read whole or made again. Files
+beside it that start with `.NAME.` are the builder's own, such as an unfinished download.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,6 +58,8 @@ def ensure(
     build: Callable[[Path], None],
     report: Report,
     accept: Callable[[Path], bool] = lambda _: True,
+    about: str = "",
+    made_of: str = "",
 ) -> Path:
     """The folder of the whole cache entry `name`, made by `build(empty folder)` when there is none.
 
@@ -66,6 +68,8 @@ def ensure(
     Args:
         recipe: identifies what the entry is made from and how; an entry of another recipe is made again.
         accept: says of a whole entry whether it is the one that is wanted; else it is made again.
+        about: what it is, for people, where the name does not tell.
+        made_of: the entry that it is made of, if it is; removing that removes this too.
 
     Raises:
         UsageError: the cache cannot be written, or what `build` raises.
@@ -79,20 +83,21 @@ def ensure(
         return entry
     with locked(name, report):
         if not is_there():  # nobody made it while this process waited
-            _replace(entry, recipe, build, report)
+            _replace(entry, {"recipe": recipe, "about": about, "made_of": made_of}, build, report)
     return entry
 
 
 def remove(name: str, report: Report) -> int:
-    """Removes the entry `name` and what its builders left; gives the number of bytes that had.
+    """Removes the entry `name`, what is made of it, and what its builders left; gives the number of bytes that had.
 
     Raises:
         UsageError: the cache cannot be written.
     """
     entry = models_folder() / name
+    size = sum(remove(other, report) for other in entries() if said_of(other).get("made_of") == name)
     with locked(name, report):
         found = [entry] * entry.is_dir() + _leftovers(name)
-        size = sum(size_of(path) for path in found)
+        size += sum(size_of(path) for path in found)
         for path in found:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return size
@@ -115,6 +120,23 @@ def size_of(path: Path) -> int:
 def entries() -> list[str]:
     """The names of the entries that are there, whole or not."""
     return sorted(path.parent.name for path in models_folder().glob(f"[!.]*/{_MANIFEST}"))
+
+
+def entry_of(path: str) -> str:
+    """The name of the entry in which a path lies; empty when it lies in none."""
+    try:
+        return Path(path).relative_to(models_folder()).parts[0]
+    except (ValueError, IndexError):
+        return ""
+
+
+def said_of(name: str) -> dict[str, str]:
+    """What was said of an entry when it was made: `about` and `made_of`, as in `ensure`; empty when nobody can tell."""
+    try:
+        manifest = json.loads((models_folder() / name / _MANIFEST).read_bytes())
+        return {key: str(manifest.get(key, "")) for key in ("about", "made_of")}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def is_cached(name: str) -> bool:
@@ -142,18 +164,18 @@ def locked(name: str, report: Report) -> Iterator[None]:
         ) from error
 
 
-def _replace(entry: Path, recipe: str, build: Callable[[Path], None], report: Report) -> None:
+def _replace(entry: Path, said: Mapping[str, str], build: Callable[[Path], None], report: Report) -> None:
     def temporary() -> Path:
         return entry.with_name(f".{entry.name}.{uuid.uuid4().hex}.tmp")
 
     _remove_leftovers(entry)
     if entry.exists():
-        report(f"the cached {entry.name} is damaged or outdated: making it again")
+        report(f"the cached {entry.name} is damaged, outdated or unfinished: making it again")
     new = temporary()
     new.mkdir()
     try:
         build(new)
-        (new / _MANIFEST).write_text(json.dumps({"recipe": recipe, "files": describe(new)}, indent=1))
+        (new / _MANIFEST).write_text(json.dumps({**said, "files": describe(new)}, indent=1))
         if entry.exists():
             entry.rename(temporary())
         new.rename(entry)

@@ -9,7 +9,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from beam_jobs.detectors import cache, coco_ssd, factory, fetched, folders, pipeline_config, sources, tflite_files
+from beam_jobs.detectors import (
+    cache,
+    coco_ssd,
+    factory,
+    fetched,
+    folders,
+    litert_forms,
+    pipeline_config,
+    sources,
+    tflite_files,
+)
 from beam_jobs.detectors.base import DetectorSpec, Engine, Origin
 from beam_jobs.detectors.cache import Report, report_to_stderr, sha256_of
 from beam_jobs.detectors.download import Watch
@@ -80,7 +90,7 @@ def resolve(
     Args:
         label_map: a `.pbtxt` or COCO JSON that names the categories; wins over what the model says of itself.
         threads: threads inside one call, 1 or more.
-        engine: what runs it; `auto` is LiteRT for a model that has such a form.
+        engine: what runs it; `auto` is LiteRT for a model that has such a form. What comes of it, `forms.choose` says.
         min_score: detections of a lower score are not asked for.
         report: takes a line before something that takes long, such as fetching.
         watch: is told how far a download is.
@@ -120,9 +130,9 @@ def on_this_host(spec: DetectorSpec, report: Report = report_to_stderr) -> Detec
 def _find(model: str, wants_categories: bool, report: Report, watch: Watch) -> DetectorSpec:
     if known := CATALOGUE.get(model):
         categories = known.categories() if wants_categories else {}
-        location = str(known.locate(report) / "litert")
+        location = str(known.locate(report) / "saved_model")
         origin = Origin(known.name, known.name)
-        return DetectorSpec("litert", known.name, location, known.fingerprint, categories, origin=origin)
+        return DetectorSpec("saved_model", known.name, location, known.fingerprint, categories, origin=origin)
     if source := sources.find(model):
         return _find_fetched(source, wants_categories, report, watch)
     path = Path(model)
@@ -184,10 +194,10 @@ def _with_engine(spec: DetectorSpec, engine: Engine) -> DetectorSpec:
     Raises:
         UsageError: it cannot be run by that.
     """
+    if spec.kind == "saved_model" and engine != "tensorflow":
+        return replace(spec, form="litert") if engine == "litert" else litert_forms.if_beside(spec)
     if engine in ("auto", spec.engine):
         return spec
-    if spec.kind == "litert" and engine == "tensorflow":
-        return replace(spec, kind="saved_model", location=str(Path(spec.location).with_name("saved_model")))
     raise UsageError(
         f"--engine {engine}: {spec.name} is run by {'Python' if spec.engine == 'python' else spec.engine} only. "
         "Leave --engine out."

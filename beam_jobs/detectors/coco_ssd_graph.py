@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,10 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf import json_format
 
-from beam_jobs.detectors.litert_form import NETWORK, Form
+from beam_jobs.detectors.litert_form import FOLDER, NETWORK, Form
+from beam_jobs.detectors.nms import Suppression
+from beam_jobs.detectors.raw_outputs import PostProcessing
+from beam_jobs.detectors.tflite_conversion import to_tflite, without_add_n
 
 #: The pictures after resizing, float [N, 300, 300, 3] of 0 to 255.
 _RESIZED = "Preprocessor/map/TensorArrayStack/TensorArrayGatherV3"
@@ -64,38 +66,22 @@ def convert(work: Path, target: Path) -> None:
         }
 
     tf.saved_model.save(tf.Module(), str(target / "saved_model"), signatures=detect.get_concrete_function())
-    _write_litert(graph, target / "litert")
+    _write_litert(graph, target / FOLDER)
 
 
 def _write_litert(graph: Any, folder: Path) -> None:
-    """Writes the network alone, for `litert_form`. The converter folds batch norms into the convolutions."""
+    """Writes the network alone, for `litert_form`."""
 
     @tf.function(input_signature=[tf.TensorSpec([1, _SIZE, _SIZE, 3], tf.float32, name="picture")])
     def network(picture: Any) -> dict[str, Any]:
         scores, boxes = tf.import_graph_def(
-            _without_add_n(graph), {_RESIZED: picture}, return_elements=[f"{_SCORES}:0", f"{_BOXES}:0"], name=""
+            without_add_n(graph), {_RESIZED: picture}, return_elements=[f"{_SCORES}:0", f"{_BOXES}:0"], name=""
         )
         return {"boxes": tf.squeeze(boxes, 2), "scores": scores}
 
-    module = tf.Module()
-    module.network = network
-    with tempfile.TemporaryDirectory() as scratch:
-        tf.saved_model.save(module, scratch, signatures=network.get_concrete_function())
-        model = tf.lite.TFLiteConverter.from_saved_model(scratch).convert()
     folder.mkdir()
-    (folder / NETWORK).write_bytes(model)
-    Form(_SIZE, _SIZE, _IOU, _SCORE, _PER_CLASS, _TOTAL).write(folder)
-
-
-def _without_add_n(graph: Any) -> Any:
-    """The graph with sums of two as plain additions: XNNPACK knows no AddN, and would leave each to a slower kernel."""
-    changed = tf.compat.v1.GraphDef()
-    changed.CopyFrom(graph)
-    for node in changed.node:
-        if node.op == "AddN" and node.attr["N"].i == 2:
-            node.op = "AddV2"
-            del node.attr["N"]
-    return changed
+    (folder / NETWORK).write_bytes(to_tflite(network))
+    Form(_SIZE, _SIZE, PostProcessing(Suppression(_IOU, _SCORE, _PER_CLASS, _TOTAL))).write(folder)
 
 
 def read_graph(work: Path) -> Any:

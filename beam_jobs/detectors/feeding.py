@@ -1,16 +1,36 @@
-"""In which shape a model of a free batch dimension is fed a picture, so that several pictures make one call."""
+"""In which shape a model of a free batch dimension is fed a picture, so that several pictures make one call.
+
+Of a model that cannot be cut in `halves`: pictures of one size share a call, or those that come to one size by the
+model's resizer, where that can be done before.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from beam_jobs.detectors.base import BatchKey, Picture
-from beam_jobs.detectors.model_input import ModelInput, Prepared
+from beam_jobs.detectors.loaded_model import LoadedModel
+from beam_jobs.detectors.model_input import Prepared, fed
 from beam_jobs.detectors.resize import resize_bilinear
 from beam_jobs.detectors.resizing import Resizer, Size
 from beam_jobs.records import Detections
+
+
+class Sharing(Protocol):
+    """How pictures come to share calls of a model."""
+
+    def key(self, picture: Size) -> BatchKey | None:
+        """Of a picture of this size; None where it stays alone."""
+
+    def ready(self, picture: Picture) -> Any:
+        """What is made of a picture before the call."""
+
+    def call(self, ready: Sequence[Any]) -> Mapping[str, Any]:
+        """The outputs for several pictures of one key, as tensors by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +38,10 @@ class Feeding:
     """How pictures come to one shape.
 
     Args:
-        takes: the model's input.
         resizer: the model's own; None where it is not known.
     """
 
-    takes: ModelInput
+    model: LoadedModel
     resizer: Resizer | None
 
     @property
@@ -31,13 +50,13 @@ class Feeding:
 
         It must not notice, so it must take floats: as bytes, resized pictures are rounded.
         """
-        takes = self.takes
+        takes = self.model.takes
         is_open = takes.batch is None and takes.height is None and takes.width is None
         return self.resizer is not None and takes.dtype == "float32" and is_open
 
     def key(self, picture: Size) -> BatchKey | None:
         """Of a picture of this size; None where it stays alone."""
-        takes = self.takes
+        takes = self.model.takes
         if takes.batch is not None:
             return None
         if takes.height is not None and takes.width is not None:
@@ -48,13 +67,17 @@ class Feeding:
         # Encoded pictures are put together by the model, after its resizer.
         return BatchKey(self._size(picture) if takes.content == "pixels" else seen, seen.pixels)
 
-    def prepared(self, picture: Picture) -> Prepared:
+    def ready(self, picture: Picture) -> Prepared:
         """The picture in the shape of its key, as far as that is not done later."""
         size = Size(*picture.shape[:2])
         target = self._size(size)
         if self.resizer is None or target == size:
             return picture
         return resize_bilinear(picture, *target, align_corners=self.resizer.align_corners)
+
+    def call(self, ready: Sequence[Prepared]) -> Mapping[str, Any]:
+        """The outputs for several pictures of one key, as tensors by name."""
+        return self.model.call(fed(self.model.takes, ready))
 
     def _size(self, picture: Size) -> Size:
         feeds = self.resizer.feeds(picture) if self.resizer and self.resizes else None

@@ -9,24 +9,22 @@ machine: what fits its CPU or GPU (layouts, fused kernels) TensorFlow decides an
 from __future__ import annotations
 
 import itertools
-import pickle
 import sys
 from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs.detectors.agreement import difference
+from beam_jobs.detectors import form_making
+from beam_jobs.detectors.agreement import FROZEN, disagreement
 from beam_jobs.detectors.base import DetectorSpec, Picture
-from beam_jobs.detectors.frozen_form import GRAPH, PICTURES, SPEC, VERDICT, WEIGHTS, FrozenGraph, Verdict
+from beam_jobs.detectors.frozen_form import GRAPH, WEIGHTS, FrozenGraph, Verdict
 from beam_jobs.detectors.frozen_graph import import_graph
 from beam_jobs.detectors.loaded_model import LoadedModel, first_line
-from beam_jobs.detectors.tensorflow_detector import TensorFlowDetector, detector_of, open_original
+from beam_jobs.detectors.tensorflow_detector import detector_of, open_original
 from beam_jobs.detectors.tensorflow_runtime import tf
-from beam_jobs.errors import UsageError
 
 _PASSES = (
     "pruning",
@@ -50,23 +48,15 @@ def make(spec: DetectorSpec, pictures: Sequence[Picture], target: Path) -> Verdi
     try:
         graph, nodes, weights = freeze(original.model, f"frozen_{spec.fingerprint[:12]}_")
         frozen = detector_of(import_graph(graph, nodes.input, nodes.outputs, nodes.given(weights)), spec, "frozen")
-        differs = _disagreement(original, frozen, pictures)
+        differs = disagreement(original, frozen, pictures, FROZEN)
     # Of any kind: TensorFlow's converter raises what it meets, and the original is there.
     except Exception as error:
-        return Verdict(f"it cannot be made: {type(error).__name__}: {first_line(error)}")
+        return Verdict(reason=f"it cannot be made: {type(error).__name__}: {first_line(error)}")
     if differs:
-        return Verdict(differs)
+        return Verdict(reason=differs)
     (target / GRAPH).write_bytes(graph.SerializeToString(deterministic=True))
     np.savez(target / WEIGHTS, *weights)
-    return Verdict(None, nodes)
-
-
-def _disagreement(original: TensorFlowDetector, frozen: TensorFlowDetector, pictures: Sequence[Picture]) -> str | None:
-    for number, picture in enumerate(pictures, 1):
-        (expected,), (found,) = original.detect([picture]), frozen.detect([picture])
-        if differs := difference(expected, found):
-            return f"it finds something else in picture {number} of {len(pictures)}: {differs}"
-    return None
+    return Verdict(reason=None, graph=nodes)
 
 
 def freeze(model: LoadedModel, prefix: str) -> tuple[Any, FrozenGraph, list[NDArray[Any]]]:
@@ -83,8 +73,7 @@ def freeze(model: LoadedModel, prefix: str) -> tuple[Any, FrozenGraph, list[NDAr
     # Not lowered: loops and branches as functions are fewer nodes to import.
     function, graph = convert_variables_to_constants_v2_as_graph(model.function, lower_control_flow=False)
     (placeholder,) = function.inputs
-    # Both are in the order of the sorted keys.
-    outputs = dict(zip(sorted(model.function.structured_outputs), function.outputs, strict=True))
+    outputs = frozen_outputs(model, function)
     _name_outputs(graph, {key: outputs[key] for key in model.outputs})
     graph = tf.compat.v1.graph_util.extract_sub_graph(graph, list(model.outputs))
     variables = {tensor.op.name for tensor in model.function.graph.internal_captures if tensor.dtype == tf.resource}
@@ -94,6 +83,12 @@ def freeze(model: LoadedModel, prefix: str) -> tuple[Any, FrozenGraph, list[NDAr
     left = [node.name for node in graph.node if node.name in weights]
     nodes = FrozenGraph(placeholder.op.name, model.outputs, tuple(left))
     return graph, nodes, [weights[name] for name in left]
+
+
+def frozen_outputs(model: LoadedModel, function: Any) -> dict[str, Any]:
+    """The output tensors of the model's function, after freezing, by name; also those that are not read."""
+    # Both are in the order of the sorted keys.
+    return dict(zip(sorted(model.function.structured_outputs), function.outputs, strict=True))
 
 
 def _take_out(graph: Any, variables: Set[str]) -> dict[str, NDArray[Any]]:
@@ -145,15 +140,8 @@ def _rename_functions(graph: Any, prefix: str) -> None:
 
 
 def main(work: Path, target: Path) -> None:
-    """Makes the form of the model, with the pictures, that are in `work`; exits with 1 if the original is refused."""
-    spec: DetectorSpec = pickle.loads((work / SPEC).read_bytes())
-    with np.load(work / PICTURES) as pictures:
-        try:
-            verdict = make(spec, list(pictures.values()), target)
-        except UsageError as error:
-            print(error, file=sys.stderr)
-            raise SystemExit(1) from error
-    (target / VERDICT).write_bytes(msgspec.json.encode(verdict))
+    """Makes the form that is ordered in `work`."""
+    form_making.answer(make, work, target)
 
 
 if __name__ == "__main__":

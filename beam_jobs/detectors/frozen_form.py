@@ -12,38 +12,29 @@ carries it, and a worker that cannot have that form refuses to work.
 from __future__ import annotations
 
 import hashlib
-import os
-import pickle
 import platform
 import re
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 from numpy.typing import NDArray
 
-from beam_jobs.detectors import cache
-from beam_jobs.detectors.base import DetectorSpec, Picture
-from beam_jobs.detectors.fetch import run_quietly
+from beam_jobs.detectors import cache, form_making
+from beam_jobs.detectors.base import DetectorSpec, Picture, with_note
+from beam_jobs.detectors.form_making import VERDICT, tensorflow_version
 from beam_jobs.detectors.graph_size import count_nodes
-from beam_jobs.detectors.scenes import scenes
 from beam_jobs.errors import UsageError
 
 #: Raise it when what `freezing` makes changes, or what it is compared with.
 RECIPE_VERSION = 1
 #: A graph of fewer nodes opens within a second or two as it is.
 FEW_NODES = 2000
-#: Below the patience of a pool with a process that opens its detector.
-_MAKE_SECONDS = 840.0
 
-#: Files of an entry, and of the folder in which it is ordered.
-GRAPH, WEIGHTS, VERDICT = "graph.pb", "weights.npz", "verdict.json"
-SPEC, PICTURES = "spec.pickle", "pictures.npz"
+#: Files of an entry.
+GRAPH, WEIGHTS = "graph.pb", "weights.npz"
 
 
 class FrozenGraph(msgspec.Struct, frozen=True):
@@ -58,10 +49,9 @@ class FrozenGraph(msgspec.Struct, frozen=True):
         return dict(zip(self.weights, weights, strict=True))
 
 
-class Verdict(msgspec.Struct, frozen=True):
-    """What making a frozen form came to: why it is not used, or None, and then the graph is there."""
+class Verdict(form_making.Verdict, frozen=True, kw_only=True):
+    """What making a frozen form came to, and the graph that is there if it is used."""
 
-    reason: str | None
     graph: FrozenGraph | None = None
 
 
@@ -79,9 +69,9 @@ def choose(spec: DetectorSpec, pictures: Callable[[], Sequence[Picture]], report
         _, verdict = ensure(spec, pictures, report)
     except UsageError as error:
         # No cache, no time …; if the model itself is at fault, then opening the original says so.
-        return replace(spec, form_note=f"no frozen form: {error}")
+        return with_note(spec, f"no frozen form: {error}")
     if verdict.reason:
-        return replace(spec, form_note=f"the frozen form is not used: {verdict.reason}")
+        return with_note(spec, f"the frozen form is not used: {verdict.reason}")
     return replace(spec, form="frozen")
 
 
@@ -91,13 +81,22 @@ def ensure(spec: DetectorSpec, pictures: Callable[[], Sequence[Picture]], report
     Raises:
         UsageError: the original is refused, or the cache cannot be written.
     """
+    name = f"{form_making.FROZEN}{_digest(spec.fingerprint, _processor())[:16]}"
+    cut_short = form_making.cut_short(name)
     entry = cache.ensure(
-        f"frozen-{_digest(spec.fingerprint, _processor())[:16]}",
-        _digest(spec.fingerprint, _processor(), _tensorflow_version(), str(RECIPE_VERSION)),
-        lambda folder: _build(folder, spec, pictures, report),
+        name,
+        _digest(spec.fingerprint, _processor(), tensorflow_version(), str(RECIPE_VERSION)),
+        lambda folder: _build(folder, spec, pictures, report, cut_short),
         report,
+        accept=lambda entry: _read(entry).stands,
+        about=f"the frozen form of {spec.name}",
+        made_of=cache.entry_of(spec.location),
     )
-    return entry, msgspec.json.decode((entry / VERDICT).read_bytes(), type=Verdict)
+    return entry, _read(entry)
+
+
+def _read(entry: Path) -> Verdict:
+    return msgspec.json.decode((entry / VERDICT).read_bytes(), type=Verdict)
 
 
 def obtain(spec: DetectorSpec) -> tuple[Path, FrozenGraph]:
@@ -110,7 +109,7 @@ def obtain(spec: DetectorSpec) -> tuple[Path, FrozenGraph]:
     if verdict.graph is None or verdict.reason:
         raise UsageError(
             f"The job uses the frozen form of {spec.name}, and on this host, {_processor()} with TensorFlow "
-            f"{_tensorflow_version()}, there is none: {verdict.reason}. Start the job on a host of the workers' kind."
+            f"{tensorflow_version()}, there is none: {verdict.reason}. Start the job on a host of the workers' kind."
         )
     return entry, verdict.graph
 
@@ -125,46 +124,19 @@ def _opens_slowly(spec: DetectorSpec) -> bool:
         return False
 
 
-def _build(folder: Path, spec: DetectorSpec, pictures: Callable[[], Sequence[Picture]], report: cache.Report) -> None:
+def _build(
+    folder: Path,
+    spec: DetectorSpec,
+    pictures: Callable[[], Sequence[Picture]],
+    report: cache.Report,
+    cut_short: int,
+) -> None:
     report(f"preparing {spec.name} to open quickly (a minute or so, once) …")
-    work = folder / "work"
-    work.mkdir()
-    (work / SPEC).write_bytes(pickle.dumps(spec))
-    np.savez(work / PICTURES, *scenes(), *pictures())
-    command = [sys.executable, "-P", "-m", "beam_jobs.detectors.freezing", str(work), str(folder)]
-    try:
-        status, said = run_quietly(command, work, _MAKE_SECONDS, _environment())
-        failure = f"making it ended with status {status}: {(said.strip().splitlines() or ['?'])[-1][:300]}"
-    except TimeoutError:
-        status, said, failure = None, "", f"making it took longer than {_MAKE_SECONDS:g} s"
-    if status == 1:
-        raise UsageError(said.strip().splitlines()[-1] if said.strip() else failure)
-    if status != 0:
-        for name in (GRAPH, WEIGHTS):
-            (folder / name).unlink(missing_ok=True)
-        (folder / VERDICT).write_bytes(msgspec.json.encode(Verdict(failure)))
-    for path in work.iterdir():
-        path.unlink()
-    work.rmdir()
-
-
-def _environment() -> Mapping[str, str]:
-    # The package's own place is named, since -P keeps the current folder out.
-    search = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, search)), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    form_making.make("beam_jobs.detectors.freezing", spec, pictures(), folder, cut_short)
 
 
 def _digest(*facts: str) -> str:
     return hashlib.sha256("\0".join(facts).encode()).hexdigest()
-
-
-def _tensorflow_version() -> str:
-    for name in ("tensorflow", "tensorflow-cpu"):
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return "unknown"
 
 
 def _processor() -> str:

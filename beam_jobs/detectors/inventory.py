@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from beam_jobs.detectors import cache, coco_ssd, fetched, sources
+from beam_jobs.detectors import cache, coco_ssd, fetched, form_making, sources
 from beam_jobs.detectors.base import Origin
 from beam_jobs.detectors.cache import Report
 from beam_jobs.detectors.catalogue import CATALOGUE, DEFAULT
@@ -80,18 +80,43 @@ def fetch(model: str, report: Report, watch: Watch, sha256: str | None = None) -
     return Fetched(model, folder, origin.archive_sha256 or origin.contents_sha256 or "")
 
 
-def verify(models: Sequence[str]) -> list[tuple[str, str | None]]:
-    """What is wrong with each of these models in the cache, or with all that are there; None for nothing.
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """An entry of the cache.
+
+    Args:
+        name: what `remove` takes.
+        about: what it is, where the name does not tell.
+        fault: why it cannot be used; None when it is whole.
+        note: what follows from it, where it is whole and not used.
+        fetched: whether `fetch` brings it.
+    """
+
+    name: str
+    about: str
+    fault: str | None
+    note: str
+    fetched: bool
+
+
+def verify(models: Sequence[str]) -> list[Verified]:
+    """What is wrong with each of these models in the cache, or with all that is there.
 
     Raises:
         UsageError: one is not in the cache.
     """
-    entries = [_entry_of(model) for model in models] or cache.entries()
-    return [(_name_of(entry), _fault_of(entry)) for entry in entries]
+    return [_verified(entry) for entry in [_entry_of(model) for model in models] or cache.entries()]
+
+
+def _verified(entry: str) -> Verified:
+    name, verdict = _name_of(entry), form_making.verdict_of(entry)
+    note = f"not used: {verdict.reason}" if verdict is not None and verdict.reason else ""
+    is_fetched = entry in CATALOGUE or sources.find(name) is not None
+    return Verified(name, cache.said_of(entry).get("about", ""), _fault_of(entry), note, is_fetched)
 
 
 def remove(model: str, report: Report) -> int:
-    """Removes a model from the cache; gives the number of bytes that it had.
+    """Removes a model from the cache, with what was made of it; gives the number of bytes that they had.
 
     Raises:
         UsageError: it is not there, or the cache cannot be written.

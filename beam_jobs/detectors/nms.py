@@ -24,12 +24,12 @@ class Suppression:
 
     Args:
         iou: a box that overlaps a better one of its class by more than this goes.
-        score: candidates of this score or less are left out. A float32, or a `float`, else numpy compares in float64.
+        score: candidates of this score or less are left out. As float32, in which scores are.
         per_class, total: how many of each class, and of all, stay.
     """
 
     iou: float
-    score: float | np.float32
+    score: float
     per_class: int
     total: int
 
@@ -40,27 +40,31 @@ def just_below(score: float) -> np.float32:
     return nearest if float(nearest) < score else np.nextafter(nearest, np.float32(-1))
 
 
-def suppress(boxes: Floats, classes: Ints, scores: Floats, rules: Suppression) -> Ints:
+def suppress(
+    boxes: Floats, classes: Ints, scores: Floats, rules: Suppression, wanted: NDArray[np.bool_] | None = None
+) -> Ints:
     """Which candidates stay, best first; of equal scores the one that comes first.
 
     Args:
         boxes: float32 [N, 4], two opposite corners in any unit.
         classes: int [N].
         scores: float32 [N].
+        wanted: bool [N]; the others suppress, and count in their class, but are left out of what stays. None for all.
 
     Returns:
         positions, int [M], M at most `rules.total`.
     """
-    order = np.flatnonzero(scores > rules.score)
+    order = np.flatnonzero(scores > np.float32(rules.score))
     order = order[np.argsort(-scores[order], kind="stable")]
-    kept = np.empty(0, np.intp)
+    kept = stays = np.empty(0, np.intp)
     # Who stays depends on better ones only, so that the worst are seldom looked at.
     for start in range(0, len(order), _TOGETHER):
         chunk = order[start : start + _TOGETHER]
         kept = _extend(kept, chunk, boxes, classes, rules)
-        if len(kept) >= rules.total:
+        stays = kept if wanted is None else kept[wanted[kept]]
+        if len(stays) >= rules.total:
             break
-    return kept[: rules.total]
+    return stays[: rules.total]
 
 
 def _extend(kept: Ints, chunk: Ints, boxes: Floats, classes: Ints, rules: Suppression) -> Ints:

@@ -25,8 +25,26 @@ _PACKAGE = "object_detection.protos"
 _MESSAGES: Mapping[str, Mapping[str, str]] = {
     "TrainEvalPipelineConfig": {"model": "DetectionModel"},
     "DetectionModel": {"ssd": "Model", "faster_rcnn": "Model", "center_net": "Model"},
-    "Model": {"num_classes": "int32", "image_resizer": "ImageResizer", "feature_extractor": "FeatureExtractor"},
+    "Model": {
+        "num_classes": "int32",
+        "image_resizer": "ImageResizer",
+        "feature_extractor": "FeatureExtractor",
+        "post_processing": "PostProcessing",
+    },
     "FeatureExtractor": {"type": "string"},
+    "PostProcessing": {"batch_non_max_suppression": "BatchNonMaxSuppression"},
+    "BatchNonMaxSuppression": {
+        "score_threshold": "float",
+        "iou_threshold": "float 0.6",
+        "max_detections_per_class": "int32 100",
+        "max_total_detections": "int32 100",
+        "use_class_agnostic_nms": "bool",
+        "soft_nms_sigma": "float",
+        "use_static_shapes": "bool",
+        "use_partitioned_nms": "bool",
+        "use_combined_nms": "bool",
+        "change_coordinate_frame": "bool true",
+    },
     "ImageResizer": {
         "keep_aspect_ratio_resizer": "KeepAspectRatioResizer",
         "fixed_shape_resizer": "FixedShapeResizer",
@@ -56,6 +74,24 @@ _ENUMERATIONS = {
 
 
 @dataclass(frozen=True, slots=True)
+class NonMaxSuppression:
+    """An SSD's `batch_non_max_suppression`.
+
+    Args:
+        score_threshold, iou_threshold, max_detections_per_class, max_total_detections: as the config has them.
+        class_agnostic: its `use_class_agnostic_nms`.
+        variants: names of fields that ask for another algorithm than the plain one.
+    """
+
+    score_threshold: float
+    iou_threshold: float
+    max_detections_per_class: int
+    max_total_detections: int
+    class_agnostic: bool
+    variants: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PipelineConfig:
     """What a config says of its model.
 
@@ -64,12 +100,14 @@ class PipelineConfig:
         feature_extractor: its type; in TensorFlow 2 most end with `_keras`.
         num_classes: without the background.
         resizer: what the model does with a picture first.
+        suppression: what an SSD does last.
     """
 
     family: str
     feature_extractor: str
     num_classes: int
     resizer: Resizer
+    suppression: NonMaxSuppression
 
 
 def find(root: Path) -> PipelineConfig | None:
@@ -80,6 +118,11 @@ def find(root: Path) -> PipelineConfig | None:
     """
     path = root / NAME
     return parse(path.read_bytes(), str(path)) if path.is_file() else None
+
+
+def root_of(saved_model: Path) -> Path:
+    """The folder that has the config of a SavedModel, if there is one."""
+    return saved_model.parent if saved_model.name == "saved_model" else saved_model
 
 
 def parse(data: bytes, path: str) -> PipelineConfig:
@@ -98,7 +141,24 @@ def parse(data: bytes, path: str) -> PipelineConfig:
         raise _refusal(path, f"its model must be one of {', '.join(_MESSAGES['DetectionModel'])}")
     model = getattr(config.model, families[0])
     return PipelineConfig(
-        families[0], model.feature_extractor.type, model.num_classes, _resizer(model.image_resizer, path)
+        families[0],
+        model.feature_extractor.type,
+        model.num_classes,
+        _resizer(model.image_resizer, path),
+        _suppression(model.post_processing.batch_non_max_suppression),
+    )
+
+
+def _suppression(said: Any) -> NonMaxSuppression:
+    variants = ["soft_nms_sigma", "use_static_shapes", "use_partitioned_nms", "use_combined_nms"]
+    asked = [name for name in variants if getattr(said, name)]
+    return NonMaxSuppression(
+        said.score_threshold,
+        said.iou_threshold,
+        said.max_detections_per_class,
+        said.max_total_detections,
+        said.use_class_agnostic_nms,
+        tuple(asked + ["change_coordinate_frame"] * (not said.change_coordinate_frame)),
     )
 
 

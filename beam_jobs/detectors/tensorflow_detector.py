@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from time import thread_time
 from typing import Any
@@ -12,16 +13,17 @@ from numpy.typing import NDArray
 
 from beam_jobs.detectors import api_outputs, frozen_form
 from beam_jobs.detectors.base import BatchKey, CallSplit, DetectorInfo, DetectorSpec, DoesNotFitError, Picture
-from beam_jobs.detectors.feeding import Feeding, alike
+from beam_jobs.detectors.feeding import Feeding, Sharing, alike
 from beam_jobs.detectors.frozen_graph import import_graph, load_frozen_graph, read_graph
 from beam_jobs.detectors.gpu import GPU_CALLERS, claim_gpus
+from beam_jobs.detectors.halves import cut
 from beam_jobs.detectors.loaded_model import NEEDED, LoadedModel, first_line
-from beam_jobs.detectors.model_input import Content, Prepared, fed
+from beam_jobs.detectors.model_input import Content, fed
 from beam_jobs.detectors.resizing import Resizer, Size
 from beam_jobs.detectors.saved_model import load_saved_model
 from beam_jobs.detectors.scenes import scenes
 from beam_jobs.detectors.tensorflow_runtime import set_threads, tf
-from beam_jobs.errors import UsageError
+from beam_jobs.errors import InputError, UsageError
 from beam_jobs.records import Detections
 
 
@@ -40,14 +42,12 @@ class TensorFlowDetector:
         self.model = model
         self.info = info
         self._resizer = resizer
-        self._feeding: Feeding | None = None
+        self._found: Sharing | None = None
         self.split = CallSplit()
 
     def batch_key(self, height: int, width: int) -> BatchKey | None:
         """Of pictures that come to the same shape, where the model takes several."""
-        if self._feeding is None:
-            self._feeding = self._safe_feeding()
-        return self._feeding.key(Size(height, width))
+        return self._sharing().key(Size(height, width))
 
     def detect(self, pictures: Sequence[Picture]) -> list[Detections]:
         """The detections of each picture, uint8 [height, width, 3] RGB, as `api_outputs.detections_of` has them.
@@ -61,16 +61,25 @@ class TensorFlowDetector:
         """
         if len(pictures) > 1:
             keys = {self.batch_key(*picture.shape[:2]) for picture in pictures}
-            if len(keys) == 1 and None not in keys and self._feeding is not None:
-                start = thread_time()
-                prepared = [self._feeding.prepared(picture) for picture in pictures]
-                self.split.add(thread_time() - start, 0.0)
-                return self._detect(pictures, prepared)
-        return [found for picture in pictures for found in self._detect([picture], [picture])]
+            if len(keys) == 1 and None not in keys:
+                return self._together(self._sharing(), pictures)
+        return [self._alone(picture) for picture in pictures]
 
-    def _detect(self, pictures: Sequence[Picture], prepared: Sequence[Prepared]) -> list[Detections]:
-        """Of pictures that share a call."""
-        outputs = call(self.model, prepared)
+    def _alone(self, picture: Picture) -> Detections:
+        outputs = call(self.model, picture)
+        (found,) = self._detections(outputs, [picture])
+        return found
+
+    def _together(self, sharing: Sharing, pictures: Sequence[Picture]) -> list[Detections]:
+        """Of pictures of one key, in one call."""
+        start = thread_time()
+        with _fitting():
+            ready = [sharing.ready(picture) for picture in pictures]
+        self.split.add(thread_time() - start, 0.0)
+        outputs = _fetched(lambda: sharing.call(ready), self.model.outputs, len(pictures))
+        return self._detections(outputs, pictures)
+
+    def _detections(self, outputs: Mapping[str, NDArray[Any]], pictures: Sequence[Picture]) -> list[Detections]:
         start = thread_time()
         found = [
             api_outputs.detections_of({key: array[i] for key, array in outputs.items()}, *picture.shape[1::-1])
@@ -79,31 +88,60 @@ class TensorFlowDetector:
         self.split.add(0.0, thread_time() - start)
         return found
 
-    def _safe_feeding(self) -> Feeding:
-        """How pictures are brought to one shape, after a look whether that changes what the model finds."""
-        feeding = Feeding(self.model.takes, self._resizer)
-        for picture in scenes() if feeding.resizes else ():
-            (alone,) = self._detect([picture], [picture])
-            (prepared,) = self._detect([picture], [feeding.prepared(picture)])
-            if not alike(alone, prepared, Size(*picture.shape[:2])):
-                return replace(feeding, resizer=None)
-        return feeding
+    def _sharing(self) -> Sharing:
+        """How pictures come to share calls, after a look whether that changes what the model finds."""
+        if self._found is None:
+            halves, feeding = cut(self.model), Feeding(self.model, self._resizer)
+            if halves is not None and self._finds_the_same(halves):
+                self._found = halves
+            elif feeding.resizes and not self._finds_the_same(feeding):
+                self._found = replace(feeding, resizer=None)
+            else:
+                self._found = feeding
+        return self._found
+
+    def _finds_the_same(self, sharing: Sharing) -> bool:
+        """Whether the same is found in made pictures as alone, by shared calls of those of one key."""
+        by_key: dict[BatchKey | None, list[Picture]] = {}
+        for picture in scenes():
+            by_key.setdefault(sharing.key(Size(*picture.shape[:2])), []).append(picture)
+        by_key.pop(None, None)
+        for pictures in by_key.values():
+            alone = [self._alone(picture) for picture in pictures]
+            try:
+                together = self._together(sharing, pictures)
+            except (tf.errors.OpError, ValueError, InputError, DoesNotFitError):
+                return False
+            sizes = [Size(*picture.shape[:2]) for picture in pictures]
+            if not all(map(alike, alone, together, sizes)):
+                return False
+        return True
 
 
-def call(model: LoadedModel, pictures: Sequence[Prepared]) -> dict[str, NDArray[Any]]:
-    """The outputs that are read, each with its batch dimension.
+def call(model: LoadedModel, picture: Picture) -> dict[str, NDArray[Any]]:
+    """The outputs that are read, each with its batch dimension, for one picture.
 
     Raises:
         DoesNotFitError: there is not enough memory.
         ValueError: they have other shapes than a detector's.
     """
+    return _fetched(lambda: model.call(fed(model.takes, [picture])), model.outputs, 1)
+
+
+def _fetched(run: Callable[[], Mapping[str, Any]], outputs: Sequence[str], pictures: int) -> dict[str, NDArray[Any]]:
+    with _fitting():
+        given = run()
+        found = {key: given[key].numpy() for key in outputs}
+    api_outputs.check_shapes(found, pictures)
+    return found
+
+
+@contextmanager
+def _fitting() -> Iterator[None]:
     try:
-        given = model.call(fed(model.takes, pictures))
-        outputs = {key: given[key].numpy() for key in model.outputs}
+        yield
     except tf.errors.ResourceExhaustedError as error:
         raise DoesNotFitError(first_line(error)) from error
-    api_outputs.check_shapes(outputs, len(pictures))
-    return outputs
 
 
 def open_tensorflow(spec: DetectorSpec) -> TensorFlowDetector:
@@ -145,7 +183,7 @@ def detector_of(model: LoadedModel, spec: DetectorSpec, form: str) -> TensorFlow
     for content in contents:
         tried = replace(model, takes=replace(model.takes, content=content))
         try:
-            call(tried, [np.zeros((320, 320, 3), np.uint8)])
+            call(tried, np.zeros((320, 320, 3), np.uint8))
         except Exception as error:
             failures.append(first_line(error))
         else:

@@ -17,7 +17,7 @@ import numpy as np
 from beam_jobs.evaluation.curves import least_found
 from beam_jobs.evaluation.metrics import Metric, metrics_of
 from beam_jobs.evaluation.overlaps import Floats, Ints
-from beam_jobs.evaluation.settings import EvaluationSettings
+from beam_jobs.evaluation.settings import RECALL_THRESHOLDS, EvaluationSettings
 from beam_jobs.evaluation.threshold_matches import ThresholdMatches
 
 #: Segments share a block if the shortest is at least this part of the longest: fewer blocks against less that is empty.
@@ -40,13 +40,15 @@ class Numbers:
 
 
 class WeightedEvaluation:
-    """An evaluation of one side, prepared once for many weightings. About 130 bytes a detection."""
+    """An evaluation of one side, prepared once for many weightings. About 130 bytes a detection.
+
+    `work` is what one weighting takes, in detections and points of curves, which take about the same time each.
+    """
 
     def __init__(self, settings: EvaluationSettings, matches: ThresholdMatches, images: int) -> None:
         """For the images 0..images-1 of `matches`."""
         self.settings = settings
         self.images = images
-        self.detections = len(matches.image)
         #: int64 [K], images with a truth of the category that counts in the first area range.
         self.images_with_truths = _images_with_truths(matches, len(settings.category_ids), images)
         self._metrics = metrics_of(settings)
@@ -54,6 +56,7 @@ class WeightedEvaluation:
         # Ties of score go by image, then as in the image.
         order = np.lexsort((matches.image, -matches.score, matches.slot))
         self._areas = [_Area(settings, matches, order, area, images) for area in range(len(self._labels))]
+        self.work = len(matches.image) + sum(area.points for area in self._areas)
 
     def numbers(self, weights: Ints) -> Numbers:
         """The numbers with these weights, int64 [images], 0 or more."""
@@ -75,10 +78,12 @@ class WeightedEvaluation:
                     values.append(self._mean(right / truths, truths, metric))
         precision, _, truths = found[0]
         per_class = np.ascontiguousarray(precision.transpose(2, 0, 1)).reshape(len(truths), -1).mean(axis=1)
-        return Numbers(np.array(values), np.where(truths > 0, per_class, np.nan))
+        category_ap = np.full(len(self.settings.category_ids), np.nan)
+        category_ap[self._areas[0].slots] = np.where(truths > 0, per_class, np.nan)
+        return Numbers(np.array(values), category_ap)
 
     def _mean(self, values: Floats, truths: Ints, metric: Metric) -> float:
-        """Over [T, …, K], in the order in which pycocotools adds."""
+        """Over [T, …, K'], in the order in which pycocotools adds."""
         if metric.iou_threshold is not None:
             values = values[np.array(self.settings.iou_thresholds) == metric.iou_threshold]
         if not truths.all():
@@ -98,9 +103,20 @@ class _Area:
     def __init__(
         self, settings: EvaluationSettings, matches: ThresholdMatches, order: Ints, area: int, images: int
     ) -> None:
-        categories, thresholds = len(settings.category_ids), len(settings.iou_thresholds)
+        # Of a small set of images most classes have no truths, and no numbers. One is left where none has any.
+        truth = matches.truth_area == area
+        wanted = np.bincount(matches.truth_slot[truth], minlength=len(settings.category_ids)) > 0
+        wanted[0] |= not wanted.any()
+        #: int64 [K'], the places of the classes that the curves are of.
+        self.slots = np.flatnonzero(wanted)
+        slot_of = np.cumsum(wanted) - 1
+        slot, truth_slot = slot_of[matches.slot], slot_of[matches.truth_slot[truth]]
+        order = order[wanted[matches.slot[order]]]
+
+        categories, thresholds = len(self.slots), len(settings.iou_thresholds)
+        self.points = thresholds * len(RECALL_THRESHOLDS) * categories
         segments = categories * thresholds
-        place = np.empty(len(order), np.int64)
+        place = np.zeros(len(matches.slot), np.int64)
         place[order] = np.arange(len(order))
 
         # Detections that count, but for the exceptions, in the order of their places.
@@ -108,10 +124,10 @@ class _Area:
         self._counted_image = matches.image[counted]
 
         # The mark has the place before the first of its category, and an image that never counts.
-        first = np.searchsorted(matches.slot[order], np.arange(categories))
+        first = np.searchsorted(slot[order], np.arange(categories))
         hit = matches.hit_area == area
         rows, at = matches.hit_row[hit], matches.hit_threshold[hit]
-        segment = np.append(at * categories + matches.slot[rows], np.arange(segments))
+        segment = np.append(at * categories + slot[rows], np.arange(segments))
         places = np.append(place[rows], np.tile(first, thresholds) - 1)
         image = np.append(matches.image[rows], np.full(segments, images))
         rank = np.append(matches.rank[rows], np.full(segments, -1))
@@ -119,11 +135,11 @@ class _Area:
         segment, places, image, rank = (column[by_segment] for column in (segment, places, image, rank))
         until = np.searchsorted(place[counted], places, "right")
 
-        fix = matches.fix_area == area
+        fix = (matches.fix_area == area) & wanted[matches.slot[matches.fix_row]]
         rows, by = matches.fix_row[fix], matches.fix_by[fix]
         # One number for segment and place: they are searched together.
         span = len(order) + 1
-        key = (matches.fix_threshold[fix] * categories + matches.slot[rows]) * span + place[rows]
+        key = (matches.fix_threshold[fix] * categories + slot[rows]) * span + place[rows]
         by_key = np.argsort(key, kind="stable")
         self._fix_image, self._fix_by = matches.image[rows][by_key], by[by_key]
         fixes = np.searchsorted(key[by_key], segment * span + places, "right")
@@ -153,14 +169,12 @@ class _Area:
             bounds = [np.searchsorted(many, self._right[side]) for side in (self._start, self._end)]
             self._beyond[at_most] = (self._image[many], *bounds)
 
-        truth = matches.truth_area == area
-        slots, owners = matches.truth_slot[truth], matches.truth_image[truth]
-        by_slot = np.argsort(slots, kind="stable")
-        self._truth_image = owners[by_slot]
-        self._truth_bounds = np.searchsorted(slots[by_slot], np.arange(categories + 1))
+        by_slot = np.argsort(truth_slot, kind="stable")
+        self._truth_image = matches.truth_image[truth][by_slot]
+        self._truth_bounds = np.searchsorted(truth_slot[by_slot], np.arange(categories + 1))
 
     def curves(self, padded: Ints) -> tuple[Floats, Ints, Ints]:
-        """Precision float64 [T, R, K], true positives int64 [T, K], truths int64 [K].
+        """Precision float64 [T, R, K'], true positives int64 [T, K'], truths int64 [K'], of the classes in `slots`.
 
         Precision means nothing where there are no truths.
 
@@ -194,7 +208,7 @@ class _Area:
         return np.where(reached, precision.take(at, mode="clip"), 0.0), total, truths
 
     def beyond(self, padded: Ints, at_most: int) -> Ints:
-        """int64 [T, K]: the true positives that are not among so many detections of an image and category."""
+        """int64 [T, K']: the true positives that are not among so many detections of an image and category."""
         image, start, end = self._beyond[at_most]
         sums = _sums(padded.take(image))
         beyond: Ints = sums.take(end) - sums.take(start)

@@ -17,6 +17,7 @@ from beam_jobs.evaluation.finished import Finished
 from beam_jobs.evaluation.groups import ROWS_AT_ONCE, finish_group, group_settings
 from beam_jobs.evaluation.matching import Matches, MatchSettings, match_sides, matches_table
 from beam_jobs.evaluation.refusals import check_rows
+from beam_jobs.evaluation.repeats import count_repeats
 from beam_jobs.evaluation.scored import Scored
 from beam_jobs.evaluation.settings import EvaluationSettings
 from beam_jobs.evaluation.shards import gather, read_shard
@@ -88,6 +89,7 @@ def evaluate_shard(
     known = pc.sum(pc.is_in(every["category_id"], value_set=pa.array(categories, pa.int32()))).as_py() or 0
     counts["unknown_categories"] = every.num_rows - known
     counts["other_categories"] = known - results.num_rows
+    counts["repeated_detections"] = count_repeats(results)
     cells, times = np.unique(matches.confusion, return_counts=True)
 
     sink = io.BytesIO()

@@ -16,6 +16,7 @@ from beam_jobs.formats.coco_truth import Box, Id, Int32
 from beam_jobs.formats.evaluated import RESULTS, IouType
 from beam_jobs.formats.result_tables import KINDS, WHAT, results_table
 from beam_jobs.formats.textfile import read_whole
+from beam_jobs.words import counted
 
 #: Rows that become columns at a time.
 _ROWS = 1 << 16
@@ -122,7 +123,7 @@ def _check_keypoints(one: _Result, at: int) -> None:
     points = one.keypoints
     if points is not None and (not points or len(points) % 3 or not np.isfinite(points).all()):
         raise FaultError(
-            f"[{at}] (image_id {one.image_id}): keypoints holds {len(points)} values",
+            f"[{at}] (image_id {one.image_id}): keypoints holds {counted(len(points), 'value')}",
             "it must hold x, y, v of each keypoint, finite",
         )
 

@@ -20,6 +20,7 @@ from beam_jobs.formats.coco_faults import DECODE_ERRORS, FaultError, check_boxes
 from beam_jobs.formats.evaluated import TRUTH_IMAGES, TRUTH_OBJECTS, GroundTruth
 from beam_jobs.formats.textfile import read_whole
 from beam_jobs.records import MAX_IMAGE_ID
+from beam_jobs.words import counted, plural
 
 WHAT = "ground truth"
 #: Ids that JSON readers with doubles keep exact.
@@ -134,8 +135,8 @@ def truth_warnings(ids: NDArray[np.int64], without_area: int, key: str) -> tuple
         warnings.append("the ground truth has no objects: every detection is a false positive, and AP is -1")
     if without_area:
         warnings.append(
-            f"{without_area:,} of {len(ids):,} objects have no {key}: width × height of the box stands in for it, also"
-            " for segm, where COCO's is the area of the mask"
+            f"{without_area:,} of {counted(len(ids), 'object')} {plural(without_area, 'has', 'have')} no {key}: width ×"
+            " height of the box stands in for it, also for segm, where COCO's is the area of the mask"
         )
     if (ids == 0).any():
         warnings.append("an annotation has the id 0: pycocotools counts its match as a false positive, this does not")
@@ -165,7 +166,7 @@ def _objects(found: Sequence[_Annotation], boxes: NDArray[np.float64], first: in
     for at, one in enumerate(found, start=first):
         if one.keypoints is not None and (len(one.keypoints) % 3 or not np.isfinite(one.keypoints).all()):
             raise FaultError(
-                f"annotations[{at}] (id {one.id}): keypoints holds {len(one.keypoints)} values",
+                f"annotations[{at}] (id {one.id}): keypoints holds {counted(len(one.keypoints), 'value')}",
                 "it must hold x, y, v of each keypoint, finite",
             )
     areas = np.fromiter((np.nan if one.area is None else one.area for one in found), np.float64, len(found))

@@ -6,7 +6,6 @@ https://github.com/tensorflow/models/blob/master/research/object_detection/proto
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -19,7 +18,6 @@ from beam_jobs.errors import UsageError
 from beam_jobs.formats.textfile import json_fault, read_whole
 from beam_jobs.storage import display_name
 
-_LOGGER = logging.getLogger(__name__)
 _MAX_BYTES = 64 << 20
 _BACKGROUND = 0
 _WHAT = 'it must hold items like: item { id: 1 display_name: "person" }, or be a COCO file with "categories"'
@@ -54,17 +52,18 @@ class _Categories(msgspec.Struct):
 def load_label_map(path: str) -> dict[int, str]:
     """Names by class id, in order of the ids; what kind of file it is, its content says. gzip is unpacked.
 
-    As in the Object Detection API: a display_name is preferred to a name, id 0 is the background and left out, and the
-    first of several items with one id wins (a warning is logged when their names differ). An item without any name is
-    left out: its class keeps its number.
+    As in the Object Detection API: a display_name is preferred to a name, and id 0 is the background and left out. An
+    item without any name is left out: its class keeps its number. The API takes the first name of an id that has two;
+    here it is refused, since one of them is wrong.
 
     Raises:
-        UsageError: it is no label map, or an item has no id or a negative one; file, place and remedy.
+        UsageError: it is no label map, or an item has no id, a negative one, or that of another name; file, place and
+            remedy.
     """
     data = read_whole(path, "label map", _MAX_BYTES)
     name = display_name(path)
     try:
-        names = _first_wins(_from_json(data) if data.lstrip()[:1] in (b"{", b"[") else _from_proto(data), name)
+        names = _names(_from_json(data) if data.lstrip()[:1] in (b"{", b"[") else _from_proto(data))
     except _FaultError as fault:
         raise UsageError(f"the label map {name!r} cannot be used: {fault}; {_WHAT}") from fault
     if not names:
@@ -76,7 +75,7 @@ class _FaultError(Exception):
     pass
 
 
-def _first_wins(items: Iterable[tuple[int, str, str]], path: str) -> dict[int, str]:
+def _names(items: Iterable[tuple[int, str, str]]) -> dict[int, str]:
     names: dict[int, str] = {}
     for category_id, name, place in items:
         if category_id < 0:
@@ -84,10 +83,7 @@ def _first_wins(items: Iterable[tuple[int, str, str]], path: str) -> dict[int, s
         if category_id == _BACKGROUND or not name:
             continue
         if names.setdefault(category_id, name) != name:
-            _LOGGER.warning(
-                "the label map %r: %s calls class %d %r; it stays %r, as it was called first",
-                *(path, place, category_id, name, names[category_id]),
-            )
+            raise _FaultError(f"{place} calls class {category_id} {name!r}, which is {names[category_id]!r} already")
     return names
 
 

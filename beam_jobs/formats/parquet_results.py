@@ -18,6 +18,7 @@ from beam_jobs.formats.evaluated import IouType
 from beam_jobs.formats.result_tables import WHAT, images_of, results_table
 from beam_jobs.formats.shapes import evaluated_shapes
 from beam_jobs.records import MAX_IMAGE_ID
+from beam_jobs.words import counted
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 #: The column that is compared.
@@ -81,7 +82,9 @@ def values(path: str, table: pa.Table, name: str, kind: pa.DataType) -> NDArray[
     """A column as numbers of a kind; `UsageError` when it has nulls or values of another kind."""
     column = table[name]
     if column.null_count:
-        raise refusal(WHAT, path, f"the column {name} has {column.null_count:,} nulls", "write a value in every row")
+        raise refusal(
+            WHAT, path, f"the column {name} has {counted(column.null_count, 'null')}", "write a value in every row"
+        )
     try:
         numbers: NDArray[Any] = column.cast(kind).to_numpy()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:

@@ -204,9 +204,12 @@ class RowsBuilder:
         """An annotated picture that was written; `path` is relative to the run's folder."""
         self._append("annotated", place, (key.image_id, key.file_name, key.frame, path, size, sha256))
 
-    def failure(self, place: Place, uri: str, file_name: str, error: InputError, frame: int = 0) -> None:
-        """An input that gave no result."""
-        self._append("failures", place, (uri, file_name, frame, error.stage, error.code, error.message))
+    def failure(
+        self, place: Place, uri: str, file_name: str, error: InputError, frame: int = 0, attempts: int = 1
+    ) -> None:
+        """An input that gave no result, in so many attempts."""
+        row = (uri, file_name, frame, error.stage, error.code, error.message, attempts)
+        self._append("failures", place, row)
 
     def container(self, input: int, records: int) -> None:
         """A TFRecord file that was read to its end: so many records, failures included."""

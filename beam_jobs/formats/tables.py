@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from beam_jobs.formats.shapes import SHAPES
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def _schema(name: str, *fields: tuple[str, pa.DataType], nullable: Iterable[pa.Field] = ()) -> pa.Schema:
@@ -60,6 +60,7 @@ FAILURES = _schema(
     ("stage", pa.string()),
     ("code", pa.string()),
     ("message", pa.string()),
+    ("attempts", pa.int32()),
 )
 #: `load_ms` is the time to load the detector, on the first picture of each detector process and 0 on the others.
 #: `infer_ms` is the picture's share of a call with `call_pictures` in it; `shrunk_calls` are those that did not fit and
@@ -93,7 +94,7 @@ TABLES: Mapping[str, pa.Schema] = {
 DICTIONARY_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "images": ("format", "model", "width", "height", "exif_orientation", "frame"),
     "detections": ("image_id", "file_name", "frame", "rank", "category_id", "category"),
-    "failures": ("stage", "code", "message", "frame"),
+    "failures": ("stage", "code", "message", "frame", "attempts"),
     "timings": ("process", "load_ms", "frame", "call_pictures", "shrunk_calls"),
     "annotated": ("frame",),
 }

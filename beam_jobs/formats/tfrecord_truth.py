@@ -27,6 +27,7 @@ from beam_jobs.formats.tf_example import Features
 from beam_jobs.formats.tfrecord import read_records
 from beam_jobs.matching import Found
 from beam_jobs.records import MAX_IMAGE_ID, image_id_of
+from beam_jobs.words import counted
 
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 _LABELS = "image/object/class/label"
@@ -83,9 +84,8 @@ def load_tfrecord_truth(
     )
     warnings = truth_warnings(truth_ids, int(without_area.sum()), "image/object/area")
     if repeated:
-        warnings += (
-            f"{repeated:,} records have the name of another one: they are joined by image id only, which is a digest",
-        )
+        these = counted(repeated, "record has", "records have")
+        warnings += (f"{these} the name of another one: what joins them is the image id alone, which is a digest",)
     return GroundTruth(
         table.take(pa.array(np.argsort(ids))),
         pa.table({name: pa.array(values) for name, values in objects.items()}, schema=TRUTH_OBJECTS),
@@ -189,7 +189,10 @@ def _classes(features: Features, n: int, ids: Mapping[str, Sequence[int]]) -> tu
             )
         return labels, texts if len(texts) == n else [""] * n
     if len(texts) != n:
-        raise FaultError(f"{n} objects have {len(texts)} {_TEXTS} and no {_LABELS}", "write the class of every object")
+        raise FaultError(
+            f"{_objects(n)} {len(texts)} {_TEXTS} and no {_LABELS}",
+            "write the class of every object",
+        )
     for text in texts:
         if len(ids.get(text, ())) != 1:
             raise FaultError(
@@ -213,7 +216,7 @@ def _keypoints(features: Features, n: int, width: int, height: int) -> tuple[Seq
     seen = features.ints(f"{key}/visibility")
     if len(x) % n or len(y) != len(x) or len(seen) != len(x) or not np.isfinite([x, y]).all():
         raise FaultError(
-            f"{n} objects have {len(x)} {key}/x, {len(y)} /y and {len(seen)} /visibility, or one that is not finite",
+            f"{_objects(n)} {len(x)} {key}/x, {len(y)} /y and {len(seen)} /visibility, or one that is not finite",
             "write all keypoints of every object, 0 for those that are not labelled",
         )
     points = np.stack([x * width, y * height, seen], axis=1).reshape(n, -1)
@@ -228,7 +231,7 @@ def _masks(features: Features, n: int, width: int, height: int) -> list[bytes | 
     if not found and not len(features.floats(key)):
         return [None] * n
     if len(found) != n:
-        raise FaultError(f"{n} objects have {len(found)} {key} as PNG", "write one PNG for each object")
+        raise FaultError(f"{_objects(n)} {len(found)} {key} as PNG", "write one PNG for each object")
     masks: list[bytes | None] = []
     for at, data in enumerate(found):
         try:
@@ -283,10 +286,17 @@ def _as_id(text: str | None) -> int | None:
     return number if (number := int(text)) < MAX_IMAGE_ID else None
 
 
+def _objects(n: int) -> str:
+    return counted(n, "object has", "objects have")
+
+
 def _each(values: NDArray[Any], n: int, key: str, default: float) -> NDArray[Any]:
     """One value an object; the default where the key is missing."""
     if len(values) not in (0, n):
-        raise FaultError(f"{n} objects have {len(values)} {key}", "write one for every object, or leave the key out")
+        raise FaultError(
+            f"{_objects(n)} {len(values)} {key}",
+            "write one for every object, or leave the key out",
+        )
     return values if len(values) else np.full(n, default)
 
 

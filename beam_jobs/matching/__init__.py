@@ -65,11 +65,16 @@ class Matches(ABC):
         """Fifos, sockets and devices that were left out."""
         return self._tally.special
 
+    @property
+    def runs_skipped(self) -> list[str]:
+        """Folders that were left out because they hold the mark."""
+        return sorted(self._tally.marked)
+
     @abstractmethod
     def __iter__(self) -> Iterator[Found]: ...
 
 
-def match(patterns: Sequence[str], *, root: str | None = None) -> Matches:
+def match(patterns: Sequence[str], *, root: str | None = None, run_mark: str = "") -> Matches:
     """The files that the patterns stand for.
 
     A pattern is a file, a folder (every regular file below it, links to folders not followed) or a glob of files. What
@@ -79,13 +84,15 @@ def match(patterns: Sequence[str], *, root: str | None = None) -> Matches:
     Args:
         root: the folder that file names are relative to. Without it: the folder before the first wildcard (a file:
             its folder), or the deepest such folder that several patterns have in common.
+        run_mark: the path, in the folder of a run, of a file that tells that it is one. What lies in such a folder
+            below an input is left out: it is what was found, not what is to be looked at. Empty: nothing is.
 
     Raises:
         UsageError: a pattern is nothing that exists, or cannot be looked at. While iterating: see `Matches`.
     """
     if not patterns:
         raise UsageError("no input was given: name a file, a folder or a pattern")
-    made: list[Pattern] = [RemotePattern(p) if storage.is_remote(p) else LocalPattern(p) for p in patterns]
+    made: list[Pattern] = [(RemotePattern if storage.is_remote(p) else LocalPattern)(p, run_mark) for p in patterns]
     return _PatternMatches(made, _namer(_top(root) if root is not None else _common([p.base for p in made]), root))
 
 
@@ -114,7 +121,7 @@ class _PatternMatches(Matches):
                 yield Found(found.uri, self._name_of(found.uri), found.size, found.mtime_ns)
             if found is None:
                 skipped = self._tally.skipped - before
-                but = f" (left out by rule: {skipped}, hidden names, links to folders or special files)"
+                but = f" (left out by rule: {skipped}, hidden names, links to folders, special files or runs)"
                 raise UsageError(f"{pattern.nothing()}{but if skipped else ''}")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from beam_jobs.errors import UsageError
 from beam_jobs.matching.glob import Glob, State, has_wildcard
-from beam_jobs.matching.pattern import Matched, Pattern, Tally, split
+from beam_jobs.matching.pattern import Matched, Pattern, Tally, marked_itself, split
 from beam_jobs.storage import display_name, reason
 
 
@@ -19,8 +19,9 @@ class LocalPattern(Pattern):
         UsageError: it is nothing that exists, or its folder may not be looked at.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, mark: str = "") -> None:
         self._text = text
+        self.mark = mark
         if not text or "\0" in text:
             raise UsageError(f"the input {text!r} is not a path: name a file, a folder or a pattern")
         path = os.path.abspath(text)
@@ -29,6 +30,8 @@ class LocalPattern(Pattern):
         self._is_folder = os.path.isdir(path)
         if self._is_folder:
             self.base = path
+            if self._is_marked(path):
+                raise marked_itself(text)
         elif self._lexists(path):
             self._file = path
             self.base = os.path.dirname(path)
@@ -63,6 +66,9 @@ class LocalPattern(Pattern):
             " folders, and ** any number of folders"
         )
 
+    def _is_marked(self, folder: str) -> bool:
+        return bool(self.mark) and os.path.exists(os.path.join(folder, self.mark))
+
     def _lexists(self, path: str) -> bool:
         try:
             os.lstat(path)
@@ -79,6 +85,9 @@ class LocalPattern(Pattern):
         folders: list[tuple[str, State]] = [(self.base, self._glob.start)]
         while folders:
             folder, state = folders.pop()
+            if folder != self.base and self._is_marked(folder):
+                tally.marked.add(folder)
+                continue
             try:
                 entries = os.scandir(folder)
             except OSError as error:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from beam_jobs.errors import UsageError
 from beam_jobs.matching.glob import has_wildcard, matches_itself
-from beam_jobs.storage import join
+from beam_jobs.storage import display_name, join
 
 
 class Matched(NamedTuple):
@@ -21,25 +22,28 @@ class Matched(NamedTuple):
 
 @dataclass(slots=True)
 class Tally:
-    """What was left out by rule."""
+    """What was left out by rule; `marked` are the folders that hold the mark."""
 
     hidden: int = 0
     dir_links: int = 0
     special: int = 0
+    marked: set[str] = field(default_factory=set)
 
     @property
     def skipped(self) -> int:
         """All of it."""
-        return self.hidden + self.dir_links + self.special
+        return self.hidden + self.dir_links + self.special + len(self.marked)
 
 
 class Pattern(ABC):
     """One pattern of the command line.
 
     Args:
+        mark: the path, relative to a folder, of a file that says that nothing in the folder is an input; or empty.
         base: the folder before the first wildcard; of a file its folder, of a folder itself.
     """
 
+    mark: str
     base: str
 
     @abstractmethod
@@ -49,6 +53,12 @@ class Pattern(ABC):
     @abstractmethod
     def nothing(self) -> str:
         """Why there is no file, and what to do."""
+
+
+def marked_itself(text: str) -> UsageError:
+    """The error of an input that is a whole folder with the mark."""
+    name = display_name(text.rstrip("/"))
+    return UsageError(f"the input {name!r} is the folder of a run, not of pictures: name what you mean in it")
 
 
 def split(top: str, segments: Sequence[str], is_dir: Callable[[str], bool]) -> tuple[str, Sequence[str]]:

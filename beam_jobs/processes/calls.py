@@ -17,6 +17,7 @@ from beam_jobs.detectors.base import BatchingDetector, BatchKey, Detector, Detec
 from beam_jobs.detectors.tiles import Tiling, cut_out, merge
 from beam_jobs.errors import InputError, JobError
 from beam_jobs.records import Detections
+from beam_jobs.words import counted
 
 #: What a call may hold on a GPU when nobody says: 16 pictures of 512×512, 46 of 300×300. On a CPU, one picture.
 GPU_BATCH_PIXELS = 1 << 22
@@ -171,12 +172,22 @@ def _one_each(found: Sequence[Detections], pictures: int) -> Sequence[Detections
     """The detections of a call. What a detector of somebody else's gives may be anything."""
     if isinstance(found, Sequence) and len(found) == pictures and all(isinstance(one, Detections) for one in found):
         for one in found:
-            if not np.isfinite(one.scores).all():
-                raise InputError("infer", "inference", "The detector gave scores that are not finite numbers.")
+            if fault := _not_numbers(one):
+                raise InputError("infer", "inference", f"The detector gave {fault}.")
         return found
     given = [type(item).__name__ for item in found] if isinstance(found, Sequence) else type(found).__name__
-    words = "one picture" if pictures == 1 else f"{pictures} pictures"
-    raise TypeError(f"detect() must return one Detections a picture, got {given} for {words}")
+    raise TypeError(f"detect() must return one Detections a picture, got {given} for {counted(pictures, 'picture')}")
+
+
+def _not_numbers(found: Detections) -> str | None:
+    """What of it makes no sense: then nothing of that picture can be trusted. Sides of boxes may be infinite."""
+    if not np.isfinite(found.scores).all():
+        return "scores that are not finite numbers"
+    if np.isnan(found.boxes).any():
+        return "boxes that are not numbers"
+    if found.masks is not None and not np.isfinite(found.masks.grids).all():
+        return "masks that are not finite numbers"
+    return None
 
 
 def _refusal(error: Exception) -> InputError:

@@ -48,6 +48,7 @@ class PictureSettings:
         max_pixels: a picture of more is refused before it is decoded.
         max_bytes: a picture file, or a record, of more bytes is refused before it is read.
         max_seconds: a picture, or a tile of one, that takes longer is given up, with the process that works on it.
+        max_memory: so is one at which its process holds more bytes; 0 for a share of the machine's memory.
         batch_pixels: what a call of the detector may hold, in pixels of the network's input; 0 for one picture a call,
             None for what suits where the detector runs.
         tiling: how pictures are cut into tiles, on which is detected as well; None for whole pictures only.
@@ -61,6 +62,7 @@ class PictureSettings:
     max_pixels: int = MAX_PIXELS
     max_bytes: int = 1 << 30
     max_seconds: float = 300.0
+    max_memory: int = 0
     batch_pixels: int | None = None
     tiling: Tiling | None = None
 
@@ -311,10 +313,10 @@ class PictureWorker:
         return load_ms
 
 
-def refuse(work: Work, name: str, error: InputError, rows: RowsBuilder, tally: Tally) -> None:
-    """Writes down that a picture, of this name, and its twins gave no result."""
+def refuse(work: Work, name: str, error: InputError, rows: RowsBuilder, tally: Tally, attempts: int = 1) -> None:
+    """Writes down that a picture, of this name, and its twins gave no result, in so many attempts."""
     for one, file_name in ((work, name), *((twin, twin.name) for twin in work.twins)):
-        rows.failure(one.place, display_name(one.key.uri), file_name, error)
+        rows.failure(one.place, display_name(one.key.uri), file_name, error, attempts=attempts)
         tally.failures[error.code] += 1
 
 

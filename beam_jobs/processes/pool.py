@@ -28,7 +28,7 @@ from beam_jobs.processes.gpus import GPU_VARIABLE, visible_gpus
 from beam_jobs.processes.messages import Ready, Refused, Setup
 from beam_jobs.processes.picture import PictureSettings, Reply, Tally, Work, refuse
 from beam_jobs.processes.settings import process_settings
-from beam_jobs.processes.spent import SPENT_STEPS
+from beam_jobs.processes.spent import SPENT_STEPS, memory_of_machine, rss
 
 #: A process that has not opened its detector after this many seconds is given up.
 MAX_LOAD_SECONDS = 900.0
@@ -37,6 +37,11 @@ MAX_FAILED_LOADS = 3
 #: A picture that ends its process is tried again alone; what ends a process twice is a failure. A group whose pictures
 #: share calls is tried again whole, so that a process that was killed from outside changes nothing.
 ATTEMPTS = 2
+#: What the processes may hold together of the machine's memory, by default; and what each may hold in any case: less
+#: than that is a small machine's trouble, and no picture's.
+MEMORY_SHARE, LEAST_MEMORY = 0.9, 4 << 30
+#: How often the memory of a process is looked at while it is at a picture. A quick one is never waited for so long.
+WATCH_SECONDS = 0.1
 
 _GONE = (EOFError, BrokenPipeError, ConnectionResetError)
 
@@ -97,7 +102,7 @@ class DetectorPool:
         return len(self._threads)
 
     def grow(self, processes: int) -> None:
-        """Adds processes until there are so many. For the thread that made the pool."""
+        """Adds processes until there are so many. For one thread at a time."""
         for slot in range(self.size, processes):
             thread = threading.Thread(target=self._serve, args=[slot], name=f"detector-{slot}", daemon=True)
             self._threads.append(thread)
@@ -164,7 +169,7 @@ class DetectorPool:
         while todo:
             works, attempt = todo.pop()
             try:
-                reply = child.run(works, self._setup.settings.max_seconds)
+                reply = child.run(works, self._setup.settings.max_seconds, self._max_memory())
             except _LostError as lost:
                 self._stop(child)
                 shared, child = child.shares_calls, self._start(slot)
@@ -181,10 +186,14 @@ class DetectorPool:
             replies.append(reply)
         return child, replies
 
+    def _max_memory(self) -> int:
+        memory = memory_of_machine() * MEMORY_SHARE
+        return self._setup.settings.max_memory or int(min(memory, max(LEAST_MEMORY, memory / self.size)))
+
     def _lost_reply(self, work: Work, error: InputError) -> Reply:
         rows = RowsBuilder(self._setup.spec.label, self._setup.spec.categories)
         tally = Tally()
-        refuse(work, work.name, error, rows, tally)
+        refuse(work, work.name, error, rows, tally, attempts=ATTEMPTS)
         return Reply(rows.encode(), (), tally)
 
     def _start(self, slot: int) -> _Child:
@@ -297,13 +306,13 @@ class _Child:
         self.shares_calls = message.shares_calls
         return message
 
-    def run(self, works: tuple[Work, ...], max_seconds: float) -> Reply:
-        """Has a group done, giving each picture `max_seconds`."""
+    def run(self, works: tuple[Work, ...], max_seconds: float, max_memory: int) -> Reply:
+        """Has a group done, giving each picture `max_seconds`, and the process `max_memory` bytes."""
         position, seconds = 0, max_seconds
         try:
             self._connection.send(works)
             while True:
-                message = self._receive(seconds, position)
+                message = self._receive(seconds, position, max_memory)
                 if isinstance(message, tuple):
                     position, seconds = message[0], max_seconds * len(message)
                 elif isinstance(message, Refused):
@@ -324,10 +333,17 @@ class _Child:
         self.kill()
         self._connection.close()
 
-    def _receive(self, seconds: float, position: int) -> object:
-        if not self._connection.poll(seconds):
-            self.kill()
-            raise _LostError(position, "timed_out", f"The detector process was still at it after {seconds:g} seconds.")
+    def _receive(self, seconds: float, position: int, max_memory: int | None = None) -> object:
+        deadline = time.monotonic() + seconds
+        while not self._connection.poll(min(WATCH_SECONDS, max(0.0, deadline - time.monotonic()))):
+            if max_memory is not None and rss(self._process.pid) > max_memory:
+                self.kill()
+                message = "The detector process held more memory than --max_memory_mb allows."
+                raise _LostError(position, "out_of_memory", message)
+            if time.monotonic() >= deadline:
+                self.kill()
+                message = f"The detector process was still at it after {seconds:g} seconds."
+                raise _LostError(position, "timed_out", message)
         return self._connection.recv()
 
     def _died(self, position: int) -> _LostError:

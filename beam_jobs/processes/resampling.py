@@ -38,6 +38,7 @@ def over_processes(processes: int, done: Callable[[int], None]) -> Over:
     """
 
     def over(pair: Pair, slices: Iterable[Ints]) -> Iterator[Differences]:
+        _keep_blocks()
         for found in in_turn(pair, slices) if processes == 1 else _spread(pair, slices, processes):
             done(len(found.metrics))
             yield found
@@ -62,19 +63,34 @@ def _spread(pair: Pair, slices: Iterable[Ints], processes: int) -> Iterator[Diff
         raise JobError(
             f"One of {processes} processes that took samples died; if memory was short, --workers gives fewer."
         ) from error
+    except BaseException:
+        # After Ctrl-C nobody waits for the slices that are being done, or for processes that are being started.
+        for child in multiprocessing.active_children():
+            child.kill()
+        raise
     finally:
-        # After Ctrl-C nobody waits but for the slices that are being done.
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """What is started meanwhile never hears Ctrl-C, which goes to all processes of a terminal: the first ends it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """What is started meanwhile never hears Ctrl-C, which goes to all processes of a terminal: the first ends it.
+
+    This one hears it afterwards: a process that is half started is in no list, and nobody would end it. The mask is for
+    the children alone, for a thread of a library may take the signal.
+    """
+    waiting: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(number, lambda number, _: waiting.append(number)) for number in signals]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in zip(signals, handlers, strict=True):
+            signal.signal(number, handler)
+        for received in waiting[:1]:
+            signal.raise_signal(received)
 
 
 #: In a process of `_spread`, what the resamples are taken of.
@@ -83,9 +99,16 @@ _held: list[Pair] = []
 
 def _hold(pair: Pair) -> None:
     end_with_parent()
-    # The C library keeps blocks as large as the largest that was freed; others it would fetch anew for each resample.
-    np.empty(_KEPT, np.uint8)
+    _keep_blocks()
     _held.append(pair)
+
+
+def _keep_blocks() -> None:
+    """The C library keeps blocks as large as the largest that was freed; others it would fetch anew for each resample.
+
+    That would be two fifths of a resample's time.
+    """
+    np.empty(_KEPT, np.uint8)
 
 
 def _differences(weights: Ints) -> Differences:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -34,6 +36,25 @@ class CpuClock:
         """The seconds since this was last called."""
         taken, self._seconds = dict(self._seconds), defaultdict(float)
         return taken
+
+
+def rss(pid: int) -> int:
+    """The memory that a process holds now, in bytes (resident; shared pages too); 0 where nobody says."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as numbers:
+            return int(numbers.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def memory_of_machine() -> int:
+    """The memory that there is for this process and its children, in bytes: the machine's, or its container's limit."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        # "max" is no number.
+        with contextlib.suppress(OSError, ValueError), open(path, encoding="ascii") as limit:
+            memory = min(memory, int(limit.read()))
+    return memory
 
 
 def peak_rss() -> int:

@@ -15,6 +15,7 @@ from beam_jobs.report.content import CalibrationBin, Histogram
 from beam_jobs.report.markup import Attribute, Html, join, number, tag
 from beam_jobs.report.numbers import count, is_missing, metric, percent, tidy
 from beam_jobs.report.textwidth import shorten
+from beam_jobs.words import counted
 
 WIDTH = 440
 _BAR = 22
@@ -236,7 +237,7 @@ def calibration(name: str, title: str, bins: Sequence[CalibrationBin]) -> Html:
         said = f"score {tidy(b.low)} to {tidy(b.high)}: mean {metric(b.mean_score)}, precision {metric(b.precision)}"
         radius = 3 + 7 * math.sqrt(b.detections / most)
         dot: dict[str, Attribute] = {"cx": frame.x(b.mean_score), "cy": frame.y(b.precision), "r": radius}
-        marks.append(tag("circle", {**dot, "class": "dot s1"}, tip(f"{said}, {count(b.detections)} detections")))
+        marks.append(tag("circle", {**dot, "class": "dot s1"}, tip(f"{said}, {counted(b.detections, 'detection')}")))
     spoken = "; ".join(f"{metric(b.mean_score)} {percent(b.precision)}" for b in shown)
     return svg(name, title, f"Precision by mean score: {spoken}.", frame.height, *marks)
 

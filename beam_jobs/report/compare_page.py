@@ -11,6 +11,7 @@ from beam_jobs.report.markup import Html, isolated, tag
 from beam_jobs.report.numbers import count, difference, metric, percent
 from beam_jobs.report.page import Section, document
 from beam_jobs.report.tables import Cell, Column, table
+from beam_jobs.words import counted
 
 _EXTREMES = 20
 
@@ -78,7 +79,7 @@ def _classes(content: CompareContent) -> list[Html]:
         content.categories, key=lambda row: (math.isnan(row.difference), -_or_zero(row.difference), row.name)
     )
     listed = table(
-        f"AP of {count(len(ordered))} classes",
+        f"AP of {counted(len(ordered), 'class', 'classes')}",
         _columns(content, "Class"),
         map(_cells, ordered),
         sorted_by=(3, "descending"),

@@ -263,8 +263,12 @@ class RunContent:
     Args:
         facts: model, versions, machine, start and end; name and value.
         counts: pictures, detections, failures, …; name and number.
-        pictures_per_s: over the run's wall-clock time; None where it is not known.
-        stages: seconds of the launcher's stages.
+        min_score: the least score of what is counted and drawn; `score_bins` and `FoundCategory.scores` are of all.
+        low_scored: detections of lower scores.
+        pictures_per_s: over the stage that detects; None where it is not known.
+        steps: the last is all of them together.
+        total_s: of the run, which the seconds of its `stages` add up to.
+        steps_note: what the steps are of.
         boxes_per_picture: edges are whole numbers; a bin holds low <= boxes < high.
     """
 
@@ -277,7 +281,11 @@ class RunContent:
     score_bins: Histogram
     boxes_per_picture: Histogram
     failures: tuple[FailureRow, ...] = ()
+    min_score: float = 0.0
+    low_scored: int = 0
     steps: tuple[StepTimes, ...] = ()
+    steps_note: str = ""
     stages: tuple[tuple[str, float], ...] = ()
+    total_s: float | None = None
     gallery: tuple[GalleryItem, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from beam_jobs.report.markup import Html, isolated, join, tag
 from beam_jobs.report.numbers import count, difference, is_missing, metric, percent
 from beam_jobs.report.page import Section, document
 from beam_jobs.report.tables import Bar, Cell, Column, table
+from beam_jobs.words import counted
 
 #: So many classes are drawn as bars at once; of more, the best and the worst.
 _BARS = 24
@@ -71,7 +72,7 @@ def _sizes(content: EvaluationContent) -> list[Html]:
     groups = [(size.label, (size.ap, size.ar)) for size in content.sizes]
     chart = charts.grouped_bars("by-size", "AP and AR by size", groups, ("AP", "AR"))
     named = charts.legend([("s1", "AP"), ("s2", "AR")])
-    of_size = (f"{size.label}: {size.description}, {count(size.truths)} truths" for size in content.sizes)
+    of_size = (f"{size.label}: {size.description}, {counted(size.truths, 'truth')}" for size in content.sizes)
     return [parts.figure("By size of the objects", join(chart, named), "; ".join(of_size) + ".")]
 
 
@@ -116,7 +117,7 @@ def _class_table(content: EvaluationContent, by_ap: Sequence[CategoryRow]) -> Ht
         rows.append([*cells, _sparkline(content.curves, row.name)] if content.curves else cells)
     if has_curve:
         columns.append(Column("Curve", "Precision by recall", is_number=False))
-    caption = f"Metrics of {count(len(rows))} classes"
+    caption = f"Metrics of {counted(len(rows), 'class', 'classes')}"
     return table(caption, columns, rows, sorted_by=(1, "descending"), filtered=True, tall=True)
 
 
@@ -138,9 +139,10 @@ def _confusion(confusion: Confusion | None) -> list[Html]:
         [("s1", "right class"), ("s2", "wrong class"), ("s0", "missed, or detected where there is none")]
     )
     left_out = len(confusion.names) - len(drawn.names)
+    of_all = f"The {len(drawn.names)} classes that are confused most; {counted(left_out, 'is', 'are')} left out."
     notes = [
         "Rows are truths, columns are what they were detected as; the darker, the larger the share of the row.",
-        f"The {len(drawn.names)} classes that are confused most; {count(left_out)} are left out." if left_out else "",
+        of_all if left_out else "",
         confusion.note,
     ]
     scrolled = tag("div", {"class": "scroll matrix", "role": "region", "aria-label": "Matrix", "tabindex": 0}, chart)

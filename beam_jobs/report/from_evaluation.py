@@ -38,6 +38,7 @@ from beam_jobs.report.evaluation_matches import rows_of, sum_matches
 from beam_jobs.report.evaluation_page import evaluation_page
 from beam_jobs.report.pictures import pictures_of, run_manifest
 from beam_jobs.report.shapes import results_in, shapes_of
+from beam_jobs.words import counted
 
 #: A COCO area without an upper bound ends here.
 _ENDLESS = 1e10
@@ -210,7 +211,7 @@ def _summary(settings: EvaluationSettings, values: Mapping[str, float]) -> tuple
     for one in metrics.metrics_of(settings):
         kind = "average recall" if one.recall else "average precision"
         iou = every if one.iou_threshold is None else f"{one.iou_threshold:.2f}"
-        most = f"at most {one.max_detections} detection{'s' if one.max_detections > 1 else ''}"
+        most = f"at most {counted(one.max_detections, 'detection')}"
         said = f"{kind}, {overlap} {iou}, area {one.area}, {most}"
         value = values[one.name]
         rows.append(Metric(one.name, said, value, headline=one.name in first and (value >= 0 or one.name == "AP")))

@@ -24,36 +24,56 @@ from beam_jobs.report.content import (
 from beam_jobs.report.gallery import Candidate, Gallery, Marked
 from beam_jobs.runs.manifest import Manifest, table_files
 from beam_jobs.runs.parts import read_table
+from beam_jobs.words import counted
 
 _BINS = 20
 _BOX_EDGES = (0, 1, 2, 3, 4, 5, 6, 8, 11, 16, 21, 31, 51, 101, 201)
 _STEPS = ("read", "decode", "infer", "annotate")
 _EXAMPLES = 3
 _MOST_PICTURES = 96
-#: Boxes below this score are not drawn, and a picture shows at most so many.
-_SHOWN_SCORE = 0.3
+#: The least score of what is counted and drawn, as on annotated pictures.
+DEFAULT_MIN_SCORE = 0.3
+#: Boxes that a picture shows at most.
 _SHOWN_BOXES = 40
+#: What the launcher does in a stage of `run.json`.
+_STAGES = {
+    "model_files": "find the model",
+    "plan": "find the inputs",
+    "dedupe": "find copies",
+    "model_form": "choose a form",
+    "start": "start Beam",
+    "model_open": "open the model",
+    "plan_write": "write the plan",
+    "detect": "detect",
+    "finalise": "write COCO files",
+}
 
 
-def run_content(root: str, read: Callable[[str], bytes], *, title: str = "", budget: int | None = None) -> RunContent:
+def run_content(
+    root: str,
+    read: Callable[[str], bytes],
+    *,
+    title: str = "",
+    min_score: float = DEFAULT_MIN_SCORE,
+    budget: int | None = None,
+) -> RunContent:
     """What `beam-detect report` shows of a run.
 
     Args:
         root: the folder of a finished run.
         read: the bytes of a picture by its `uri`; may raise `InputError` or `OSError`.
+        min_score: the least score of what is counted and drawn.
         budget: bytes of the pictures in the page; 0 for no gallery.
 
     Raises:
         UsageError: `root` is not a finished run.
     """
     manifest = Manifest.read(root)
-    detections = _Detections()
-    for table in _tables(root, manifest, "detections"):
-        detections.add(table)
-    boxes: NDArray[np.int64] = np.concatenate(
-        [np.zeros(0, np.int64), *(table["num_detections"].to_numpy() for table in _tables(root, manifest, "images"))]
-    )
+    detections = _Detections(min_score)
+    pairs = zip(_all(root, manifest, "images"), _all(root, manifest, "detections"), strict=True)
+    boxes: NDArray[np.int64] = np.concatenate([np.zeros(0, np.int64), *(detections.add(*pair) for pair in pairs)])
     counts = manifest.counts
+    found = sum(entry.detections for entry in detections.classes.values())
     facts = (
         ("Model", f"{manifest.model.name} ({manifest.model.engine})"),
         ("Fingerprint", manifest.model.fingerprint),
@@ -64,18 +84,23 @@ def run_content(root: str, read: Callable[[str], bytes], *, title: str = "", bud
         *manifest.versions.items(),
         *manifest.machine.items(),
     )
-    gallery = () if budget == 0 else _gallery(root, manifest, read, budget)
+    gallery = () if budget == 0 else _gallery(root, manifest, read, min_score, budget)
+    stages = [(_STAGES.get(name, name), value) for name, value in manifest.stage_s.items() if name != "total"]
+    total_s = manifest.stage_s.get("total")
+    if total_s is not None:
+        stages.append(("other", max(total_s - sum(value for _, value in stages), 0.0)))
     return RunContent(
         title or "What was found",
         manifest.model.name,
         facts,
         (
             ("pictures", counts.images),
-            ("detections", counts.detections),
+            ("detections", found),
             ("classes found", len(detections.classes)),
             ("failures", counts.failed),
             ("inputs", counts.inputs),
-            ("pictures with detections", counts.images_with_detections),
+            ("pictures with detections", int((boxes > 0).sum())),
+            (f"detections of a score below {min_score:g}", counts.detections - found),
             ("boxes without area", counts.empty_boxes),
             ("detector processes", manifest.detector.processes),
         ),
@@ -84,8 +109,12 @@ def run_content(root: str, read: Callable[[str], bytes], *, title: str = "", bud
         Histogram(_EDGES, (Series("detections", tuple(detections.scores.tolist())),)),
         _boxes_per_picture(boxes),
         _failures(root, manifest),
+        min_score,
+        counts.detections - found,
         _steps(root, manifest),
-        tuple((name.replace("_", " "), value) for name, value in manifest.stage_s.items()),
+        _steps_note(manifest),
+        tuple(stages),
+        total_s,
         gallery,
     )
 
@@ -107,25 +136,40 @@ class _Class:
 
 @dataclass(slots=True)
 class _Detections:
-    """Sums over the detections of a run, by class. The detections of a picture are all in one table."""
+    """Sums over the detections of a run, by class: of those of `min_score` or more, but for the scores of all."""
 
-    classes: dict[int, _Class] = field(default_factory=dict)
+    min_score: float
     scores: NDArray[np.int64] = field(default_factory=lambda: np.zeros(_BINS, np.int64))
+    _all: dict[int, _Class] = field(default_factory=dict)
 
-    def add(self, table: pa.Table) -> None:
-        ids, scores = table["category_id"].to_numpy(), table["score"].to_numpy().astype(np.float64)
+    def add(self, pictures: pa.Table, table: pa.Table) -> NDArray[np.int64]:
+        """Takes a part; gives the number of detections that count in each of its pictures."""
+        ids, scores = table["category_id"].to_numpy(), table["score"].to_numpy()
         images = table["image_id"].to_numpy()
+        sure = scores >= np.float32(self.min_score)
+        scores = scores.astype(np.float64)
         bins = np.clip((scores * _BINS).astype(np.int64), 0, _BINS - 1)
         self.scores += np.bincount(bins, minlength=_BINS)
         unique, first = np.unique(ids, return_index=True)
         for category_id, i in zip(unique.tolist(), first.tolist(), strict=True):
-            chosen = ids == category_id
-            entry = self.classes.setdefault(category_id, _Class(table["category"][i].as_py()))
-            entry.detections += int(chosen.sum())
-            entry.images += len(np.unique(images[chosen]))
-            entry.score += float(scores[chosen].sum())
-            entry.best = max(entry.best, float(scores[chosen].max()))
-            entry.scores += np.bincount(bins[chosen], minlength=_BINS)
+            of_class = ids == category_id
+            entry = self._all.setdefault(category_id, _Class(table["category"][i].as_py()))
+            entry.scores += np.bincount(bins[of_class], minlength=_BINS)
+            chosen = of_class & sure
+            if chosen.any():
+                entry.detections += int(chosen.sum())
+                entry.images += len(np.unique(images[chosen]))
+                entry.score += float(scores[chosen].sum())
+                entry.best = max(entry.best, float(scores[chosen].max()))
+        of_all = pictures["image_id"].to_numpy()
+        order = np.argsort(of_all)
+        place = order[np.searchsorted(of_all, images[sure], sorter=order)]
+        return np.bincount(place, minlength=len(of_all))
+
+    @property
+    def classes(self) -> dict[int, _Class]:
+        """Those that were found."""
+        return {number: entry for number, entry in self._all.items() if entry.detections}
 
     def rows(self) -> tuple[FoundCategory, ...]:
         return tuple(
@@ -180,17 +224,29 @@ def _steps(root: str, manifest: Manifest) -> tuple[StepTimes, ...]:
     if not tables:
         return ()
     timings = pa.concat_tables(tables)
-    rows = []
-    for step in _STEPS:
-        values = timings[f"{step}_ms"].to_numpy().astype(np.float64)
-        if values.any():
-            total, mean = float(values.sum()) / 1000, float(values.mean())
-            rows.append(StepTimes(step, total, mean, *np.percentile(values, (50, 95, 100)).tolist()))
-    return tuple(rows)
+    columns = {step: timings[f"{step}_ms"].to_numpy().astype(np.float64) for step in _STEPS}
+    columns["all"] = np.sum(list(columns.values()), axis=0)
+    return tuple(
+        StepTimes(
+            step,
+            float(values.sum()) / 1000,
+            float(values.mean()),
+            *np.percentile(values, (50, 95, 100)).tolist(),
+        )
+        for step, values in columns.items()
+        if values.any()
+    )
+
+
+def _steps_note(manifest: Manifest) -> str:
+    detector = manifest.detector
+    of = counted(detector.processes, "detector process", "detector processes")
+    opened = f" Before, opening the detector took each {detector.load_s:.1f} s." if detector.loads else ""
+    return f"Time of {of} together; while one detects, it reads the next files.{opened}"
 
 
 def _gallery(
-    root: str, manifest: Manifest, read: Callable[[str], bytes], budget: int | None
+    root: str, manifest: Manifest, read: Callable[[str], bytes], min_score: float, budget: int | None
 ) -> tuple[GalleryItem, ...]:
     """Pictures spread evenly over the run: what one would see by leafing through it."""
     total = manifest.counts.images
@@ -201,7 +257,7 @@ def _gallery(
         position += len(images)
         if rows:
             detections = read_table(root, path)
-            candidates += [_candidate(image, detections) for image in images.take(rows).to_pylist()]
+            candidates += [_candidate(image, detections, min_score) for image in images.take(rows).to_pylist()]
     made = Gallery(read) if budget is None else Gallery(read, budget=budget)
     return made.items(candidates)
 
@@ -210,9 +266,10 @@ def _all(root: str, manifest: Manifest, name: str) -> Iterator[pa.Table]:
     return (read_table(root, path) for path in table_files(manifest.files, name))
 
 
-def _candidate(image: dict[str, object], detections: pa.Table) -> Candidate:
+def _candidate(image: dict[str, object], detections: pa.Table, min_score: float) -> Candidate:
     same = pc.and_(pc.equal(detections["image_id"], image["image_id"]), pc.equal(detections["frame"], image["frame"]))
-    rows = detections.filter(pc.and_(same, pc.greater_equal(detections["score"], _SHOWN_SCORE))).to_pylist()
+    sure = pc.greater_equal(detections["score"], pa.scalar(min_score, pa.float32()))
+    rows = detections.filter(pc.and_(same, sure)).to_pylist()
     rows.sort(key=lambda row: row["rank"])
     boxes = tuple(
         Marked(
@@ -224,5 +281,5 @@ def _candidate(image: dict[str, object], detections: pa.Table) -> Candidate:
         for row in rows[:_SHOWN_BOXES]
     )
     found = Counter(row["category"] for row in rows)
-    said = ", ".join(f"{n} × {name}" for name, n in found.most_common(4)) or f"nothing of a score from {_SHOWN_SCORE}"
+    said = ", ".join(f"{n} × {name}" for name, n in found.most_common(4)) or f"nothing of a score from {min_score:g}"
     return Candidate("picture", str(image["uri"]), str(image["file_name"]), tuple(found), said, boxes)

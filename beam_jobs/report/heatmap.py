@@ -11,6 +11,7 @@ from beam_jobs.report.charts import isolated_text, svg, text, tip
 from beam_jobs.report.content import Confusion
 from beam_jobs.report.markup import Attribute, Html, number, tag
 from beam_jobs.report.numbers import count, percent
+from beam_jobs.words import counted
 
 #: With more classes than this the matrix shows those that are confused most.
 MOST_CLASSES = 100
@@ -91,5 +92,5 @@ def heatmap(name: str, title: str, confusion: Confusion, totals: NDArray[np.int6
         if size <= _FEW:
             css = "incell on" if share > 0.5 else "incell"
             marks.append(text(x + cell / 2, y + cell / 2 + 4, count(value), anchor="middle", css=css))
-    description = f"Rows are truths, columns detections, of {size - 1} classes and the background."
+    description = f"Rows are truths, columns detections, of {counted(size - 1, 'class', 'classes')} and the background."
     return svg(name, title, description, top + side + 8, *marks, width=left + side + 70)

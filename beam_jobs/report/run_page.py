@@ -8,9 +8,12 @@ from beam_jobs.report.markup import Html, isolated, join, tag
 from beam_jobs.report.numbers import count, metric, milliseconds, seconds, tidy
 from beam_jobs.report.page import Section, document
 from beam_jobs.report.tables import Bar, Cell, Column, table
+from beam_jobs.words import counted, plural
 
 _BARS = 20
 _NAMES = 3
+#: What there is, where there is one of it.
+_ONE = {"pictures": "picture", "detections": "detection", "classes found": "class found", "failures": "failure"}
 
 
 def run_page(content: RunContent) -> bytes:
@@ -29,15 +32,19 @@ def run_page(content: RunContent) -> bytes:
 
 
 def _summary(content: RunContent) -> list[Html]:
-    first = [(count(value), name, "") for name, value in content.counts[:4]]
+    first = [(count(value), plural(value, _ONE.get(name, name), name), "") for name, value in content.counts[:4]]
     if content.pictures_per_s is not None:
-        first.append((tidy(round(content.pictures_per_s, 1)), "pictures a second", ""))
+        first.append((tidy(round(content.pictures_per_s, 1)), "pictures a second", "While it detected"))
     return [parts.warnings(content.warnings), parts.tiles(first), parts.count_tiles(content.counts[4:])]
 
 
 def _classes(content: RunContent, by_count: list[FoundCategory]) -> list[Html]:
+    note = ""
+    if content.low_scored:
+        lower = counted(content.low_scored, "detection has", "detections have")
+        note = f"Counted are detections of a score from {content.min_score:g}; {lower} a lower one."
     if not by_count:
-        return [tag("p", None, "Nothing was found.")]
+        return [tag("p", None, f"Nothing was found. {note}".strip())]
     shown = [(row.name, float(row.detections), count(row.detections)) for row in by_count[:_BARS]]
     title = "Detections by class" if len(by_count) <= _BARS else f"The {_BARS} most frequent classes"
     most = max(row.detections for row in by_count) or 1
@@ -47,7 +54,9 @@ def _classes(content: RunContent, by_count: list[FoundCategory]) -> list[Html]:
         Column("Pictures", "Pictures with at least one"),
         Column("Mean score"),
         Column("Best score"),
-        Column("Scores", "How many detections by score, from low to high", is_number=False),
+        Column(
+            "Scores", "How many detections by score, from low to high, those that are not counted too", is_number=False
+        ),
     ]
     rows: list[list[Cell]] = [
         [
@@ -60,9 +69,9 @@ def _classes(content: RunContent, by_count: list[FoundCategory]) -> list[Html]:
         ]
         for row in by_count
     ]
-    caption = f"What was found: {count(len(rows))} classes"
+    caption = f"What was found: {counted(len(rows), 'class', 'classes')}"
     listed = table(caption, columns, rows, sorted_by=(1, "descending"), filtered=True, tall=True)
-    chart = parts.figure(title, charts.bars("found", title, shown))
+    chart = parts.figure(title, charts.bars("found", title, shown), note)
     boxes = charts.histogram(
         "boxes", "Pictures by number of boxes", content.boxes_per_picture, "boxes in a picture", "pictures", whole=True
     )
@@ -110,8 +119,11 @@ def _speed(content: RunContent) -> list[Html]:
             for step in content.steps
         ]
         shown.append(table("Milliseconds a picture", columns, rows, sortable=False))
+        if content.steps_note:
+            shown.append(tag("p", {"class": "note"}, content.steps_note))
     if content.stages:
         entries = [(name, value, seconds(value)) for name, value in content.stages]
         chart = charts.bars("stages", "Stages of the run", entries)
-        shown.append(parts.grid(parts.figure("Time of the run", chart)))
+        title = "Time of the run" if content.total_s is None else f"Time of the run: {seconds(content.total_s)}"
+        shown.append(parts.grid(parts.figure(title, chart, "One after the other; an evaluation comes after that.")))
     return shown

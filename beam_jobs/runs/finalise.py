@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import BinaryIO, cast
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_jobs import storage
-from beam_jobs.formats import coco
 from beam_jobs.formats.coco_ids import ImageIds
 from beam_jobs.formats.tables import STEPS
 from beam_jobs.runs import layout
+from beam_jobs.runs.coco_files import coco_files, each_table, write_coco_file
 from beam_jobs.runs.ids import Claim, proposed_id
 from beam_jobs.runs.manifest import DetectorRecord
-from beam_jobs.runs.parts import Counts, FileRecord, PartRecord, file_record, read_table
+from beam_jobs.runs.parts import Counts, FileRecord, PartRecord, file_record
 from beam_jobs.runs.plan import PARTS_A_SLICE, Plan, Renamed
 from beam_jobs.runs.record_ids import settle_records
 
@@ -41,13 +36,8 @@ class Outcome:
     known_image_ids: int | None
 
 
-def finalise(root: str, plan: Plan, categories: Mapping[int, str], description: str) -> Outcome:
-    """Settles the ids of records, writes the COCO files, adds up. May be done again after it was interrupted.
-
-    Args:
-        categories: names by category id.
-        description: goes into `info` of the COCO data set.
-    """
+def finalise(root: str, plan: Plan) -> Outcome:
+    """Settles the ids of records, writes the COCO files, adds up. May be done again after it was interrupted."""
     records = [PartRecord.read(root, part) for part in range(len(plan.parts))]
     renamed = list(plan.renamed)
     if any(record.counts.tfrecord_files for record in records):
@@ -56,29 +46,11 @@ def finalise(root: str, plan: Plan, categories: Mapping[int, str], description: 
     counts = Counts()
     for record in records:
         counts.add(record.counts)
-    classes = {**{int(i): i for i in counts.unnamed_category_ids}, **categories}
-    tables = [file for record in records for file in record.files]
-    written = _write_coco(root, tables, counts, classes, coco.Info(description, "1.0"))
+    tables = [_as_it_is(root, file) for record in records for file in record.files]
+    written = [write_coco_file(root, file) for file in coco_files(root, tables, counts, plan.job)]
     detector, work_s = _times(root, tables)
     files = [*tables, *written, *_plan_files(root, plan)]
     return Outcome(counts, renamed, detector, work_s, files, _known_image_ids(root, tables))
-
-
-def _write_coco(
-    root: str, tables: Sequence[FileRecord], counts: Counts, classes: Mapping[int, str], info: coco.Info
-) -> list[FileRecord]:
-    def detections() -> Iterator[pa.Table]:
-        return _each(root, tables, "detections")
-
-    kinds: list[tuple[str, coco.Results]] = [(layout.COCO_DETECTIONS, coco.results)]
-    if counts.masks:
-        kinds.append((layout.COCO_MASKS, coco.mask_results))
-    if counts.keypoints:
-        kinds.append((layout.COCO_KEYPOINTS, coco.keypoint_results))
-    written = [_write(root, path, partial(coco.write_results, tables=detections(), kind=kind)) for path, kind in kinds]
-    people = counts.keypoints > 0 and any(map(coco.have_people, detections()))
-    write = partial(coco.write_dataset, info=info, categories=classes, tables=_each(root, tables, "images"))
-    return [*written, _write(root, layout.COCO_DATASET, partial(write, people=people))]
 
 
 def _known_image_ids(root: str, tables: Sequence[FileRecord]) -> int | None:
@@ -87,42 +59,16 @@ def _known_image_ids(root: str, tables: Sequence[FileRecord]) -> int | None:
         return None
     image_ids = ImageIds.load(path)
     known = 0
-    for table in _each(root, tables, "images"):
+    for table in each_table(root, tables, "images"):
         for name, image_id in zip(table["file_name"].to_pylist(), table["image_id"].to_pylist(), strict=True):
             proposal = proposed_id(name, 0, image_ids)
             known += proposal.claim != Claim.DIGEST and proposal.image_id == image_id
     return known
 
 
-def _each(root: str, files: Sequence[FileRecord], table: str) -> Iterator[pa.Table]:
-    for file in files:
-        if file.path.startswith(f"{table}/"):
-            yield read_table(root, file.path)
-
-
-def _write(root: str, path: str, write: Callable[[BinaryIO], int]) -> FileRecord:
-    with storage.atomic_writer(storage.join(root, path)) as out:
-        hashing = _Hashing(out)
-        rows = write(cast(BinaryIO, hashing))
-    return FileRecord(path, rows, hashing.size, hashing.digest.hexdigest())
-
-
-class _Hashing(io.RawIOBase):
-    """Passes bytes on, and knows their number and sha256."""
-
-    def __init__(self, out: BinaryIO) -> None:
-        self._out = out
-        self.size = 0
-        self.digest = hashlib.sha256()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: bytes) -> int:  # type: ignore[override]
-        self.size += len(data)
-        self.digest.update(data)
-        self._out.write(data)
-        return len(data)
+def _as_it_is(root: str, file: FileRecord) -> FileRecord:
+    """Of two attempts at a part, the record may be one's and the file of times another's; the rest is alike."""
+    return file_record(root, file.path, file.rows) if file.path.startswith("timings/") else file
 
 
 def _times(root: str, files: Sequence[FileRecord]) -> tuple[DetectorRecord, dict[str, float]]:
@@ -130,7 +76,7 @@ def _times(root: str, files: Sequence[FileRecord]) -> tuple[DetectorRecord, dict
     loads = shrunk = 0
     largest = 0
     sums = dict.fromkeys(STEPS, 0.0)
-    for table in _each(root, files, "timings"):
+    for table in each_table(root, files, "timings"):
         processes.update(pc.unique(table["process"]).to_pylist())
         loads += pc.sum(pc.greater(table["load_ms"], 0)).as_py() or 0
         shrunk += pc.sum(table["shrunk_calls"]).as_py() or 0
@@ -145,6 +91,5 @@ def _times(root: str, files: Sequence[FileRecord]) -> tuple[DetectorRecord, dict
 def _plan_files(root: str, plan: Plan) -> Iterator[FileRecord]:
     slices = -(-len(plan.parts) // PARTS_A_SLICE)
     paths = [layout.PLAN, *map(layout.plan_slice, range(slices)), *map(layout.part_record, range(len(plan.parts)))]
-    if storage.exists(storage.join(root, layout.IMAGE_IDS)):
-        paths.append(layout.IMAGE_IDS)
+    paths += [path for path in (layout.LAUNCH, layout.IMAGE_IDS) if storage.exists(storage.join(root, path))]
     yield from (file_record(root, path) for path in paths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -12,12 +13,15 @@ from beam_jobs import storage
 from beam_jobs.errors import UsageError
 from beam_jobs.formats.evaluated import EVALUATION_FILES, SHARDS_FOLDER
 from beam_jobs.formats.tables import TABLES
-from beam_jobs.runs import layout
+from beam_jobs.runs import layout, progress
 from beam_jobs.runs.plan import PARTS_A_SLICE, Plan, read_part
 
+#: Files of a plan that is not written to its end.
+_SCRAP = re.compile(rf"(^|/){layout.PLAN_FOLDER}/(inputs-\d+\.parquet|image_ids\.arrow)$")
 
-def check_output(root: str, *, overwrite: bool) -> None:
-    """Whether a run may be written to `root`; nothing is changed yet.
+
+def check_output(root: str, *, overwrite: bool, resume: bool = False) -> None:
+    """Whether a run may be written to `root`, or go on there; nothing is changed yet.
 
     Raises:
         UsageError: it holds something and `overwrite` is not given, or what it holds is not a run.
@@ -30,10 +34,20 @@ def check_output(root: str, *, overwrite: bool) -> None:
         raise UsageError(f"--output {root} cannot be looked at: {storage.reason(error)}.") from error
     if not names:
         return
+    planned = storage.exists(storage.join(root, layout.PLAN))
+    if not planned and _scraps(root) is not None:
+        return
     if overwrite:
         _old_plan(root)
-    elif storage.exists(storage.join(root, layout.PLAN)):
-        raise UsageError(f"--output {root} holds a run: name another folder, or give --overwrite to replace it.")
+    elif planned and resume:
+        return
+    elif planned:
+        finished = storage.exists(storage.join(root, layout.MANIFEST))
+        what = "a run" if finished else "an unfinished run"
+        remedy = "name another folder, or give --overwrite to replace it"
+        if not finished:
+            remedy = "give --resume to go on with it, --overwrite to replace it, or name another folder"
+        raise UsageError(f"--output {root} holds {what}: {remedy}.")
     else:
         raise UsageError(f"--output {root} is not empty, and what it holds is not a run: name another folder.")
 
@@ -44,6 +58,10 @@ def remove_run(root: str) -> None:
     The plan goes last, so that doing this again continues where it was stopped.
     """
     if not _names(root):
+        return
+    if not storage.exists(storage.join(root, layout.PLAN)) and (scraps := _scraps(root)) is not None:
+        for path in scraps:
+            _remove(path)
         return
     plan = _old_plan(root)
     folders = {"", layout.PLAN_FOLDER}
@@ -59,6 +77,26 @@ def remove_run(root: str) -> None:
     for folder in sorted(parents - {""}, key=len, reverse=True):
         with contextlib.suppress(OSError):  # it is not there, or somebody else's files are in it
             storage.remove_dir(storage.join(root, folder))
+
+
+def _scraps(root: str) -> list[str] | None:
+    """The paths of all files in `root`, if a run that was stopped while it planned may have left them; else None."""
+    if storage.is_remote(root):
+        paths = [
+            storage.join(root, layout.PLAN_FOLDER, name) for name in _names(storage.join(root, layout.PLAN_FOLDER))
+        ]
+        return paths if set(_names(root)) <= {layout.PLAN_FOLDER} and all(map(_is_scrap, paths)) else None
+    paths = []
+    for folder, _, names in os.walk(root):
+        for name in names:
+            paths.append(os.path.join(folder, name))
+            if not _is_scrap(os.path.relpath(paths[-1], root)):
+                return None
+    return paths
+
+
+def _is_scrap(path: str) -> bool:
+    return bool(_SCRAP.search(path)) or path.rpartition("/")[2].startswith(storage.TEMP_PREFIX)
 
 
 def _check_local(root: str) -> None:
@@ -116,8 +154,9 @@ def _owned(root: str, plan: Plan) -> Iterator[str]:
     yield from (f"{evaluation}/{name}" for name in EVALUATION_FILES)
     shards = f"{evaluation}/{SHARDS_FOLDER}"
     yield from (f"{shards}/{name}" for name in _names(storage.join(root, shards)))
+    yield from (f"{progress.FOLDER}/{name}" for name in progress.names(root))
     yield from map(layout.plan_slice, range(-(-len(plan.parts) // PARTS_A_SLICE)))
-    yield layout.IMAGE_IDS
+    yield from (layout.IMAGE_IDS, layout.LAUNCH)
 
 
 def _annotated(root: str, part: int) -> Iterator[str]:

@@ -10,6 +10,8 @@ from beam_jobs.storage import display_name
 
 PLAN_FOLDER = "_plan"
 PLAN = f"{PLAN_FOLDER}/plan.json"
+#: Of runs that are finished elsewhere than where they were launched.
+LAUNCH = f"{PLAN_FOLDER}/launch.json"
 IMAGE_IDS = f"{PLAN_FOLDER}/image_ids.arrow"
 COCO_DETECTIONS = "coco/detections.json"
 #: Of runs that have such: what pycocotools evaluates as masks and as keypoints.

@@ -40,6 +40,7 @@ class InputsRecord(msgspec.Struct, frozen=True):
     hidden_skipped: int
     folder_links_skipped: int
     special_files_skipped: int
+    runs_skipped: int = 0
 
 
 class DetectorRecord(msgspec.Struct, frozen=True):
@@ -67,7 +68,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """The whole of `run.json`. `counts`, `model` and the `files` (but for timings) are the same on every run."""
 
     version: int
-    status: Literal["succeeded", "failed"]
+    #: `evaluating`: the tables are whole, but what `--ground_truth` asks for is not there, or not yet.
+    status: Literal["succeeded", "failed", "evaluating"]
     program_version: str
     command: list[str]
     job: dict[str, Any]
@@ -92,6 +94,8 @@ class Manifest(msgspec.Struct, frozen=True):
     repeatable: bool = True
     #: CPU seconds of the detect stage, of all processes together, by step; null on another runner than the local one.
     cpu_s: dict[str, float] | None = None
+    #: How often the run was taken up again after a stop; `stage_s`, `cpu_s` and the speed are those of the last time.
+    resumed: int = 0
 
     @staticmethod
     def read(root: str) -> Manifest:
@@ -103,8 +107,8 @@ class Manifest(msgspec.Struct, frozen=True):
         path = storage.join(root, layout.MANIFEST)
         try:
             return msgspec.json.decode(storage.read_bytes(path), type=Manifest)
-        except FileNotFoundError:
-            raise UsageError(f"{root} is not a finished run: it has no {layout.MANIFEST}.") from None
+        except (FileNotFoundError, NotADirectoryError):
+            raise UsageError(_no_manifest(root)) from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"{path} is not a manifest of beam-detect: {error}") from None
 
@@ -114,9 +118,20 @@ class Manifest(msgspec.Struct, frozen=True):
         storage.write_atomic(storage.join(root, layout.MANIFEST), data + b"\n")
 
 
+def _no_manifest(root: str) -> str:
+    shown = storage.display_name(root)
+    if storage.exists(storage.join(root, layout.PLAN)):
+        return f"{shown} is a run that is not finished: it has no {layout.MANIFEST}. Run it again, with --overwrite."
+    if storage.is_dir(root):
+        what = f"is not a run of beam-detect: it has no {layout.MANIFEST}"
+    else:
+        what = "is a file, not the folder of a run" if storage.exists(root) else "does not exist"
+    return f"{shown} {what}. Name a folder that `beam-detect detect` wrote to."
+
+
 def mark_success(root: str) -> None:
     """Writes `_SUCCESS`, the last file of a run."""
-    # Not empty: Beam's S3 client cannot write an object without bytes.
+    # Not empty: not every store takes an object without bytes.
     storage.write_atomic(storage.join(root, layout.SUCCESS), b"\n")
 
 

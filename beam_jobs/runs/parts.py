@@ -94,6 +94,8 @@ class PartRecord(msgspec.Struct, frozen=True):
 def commit_part(root: str, part: int, planned: Sequence[PlannedInput], encoded: Iterable[bytes]) -> PartRecord:
     """Writes the tables of a part, then the record that it is committed. The same bytes on every try.
 
+    A part that is committed stays as it is: a runner may try again what it only thought to be lost.
+
     Args:
         planned: the inputs of the part.
         encoded: the encoded rows of all its groups, in any order.
@@ -101,6 +103,8 @@ def commit_part(root: str, part: int, planned: Sequence[PlannedInput], encoded: 
     Raises:
         JobError: the rows do not account for every input exactly once.
     """
+    if storage.exists(storage.join(root, layout.part_record(part))):
+        return PartRecord.read(root, part)
     rows = Rows.of(encoded)
     counts = _account(part, planned, rows)
     record = PartRecord(part, counts, _write_tables(root, part, rows))

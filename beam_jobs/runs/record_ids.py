@@ -9,6 +9,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,7 @@ from beam_jobs.formats.coco_ids import ImageIds
 from beam_jobs.formats.tables import DICTIONARY_COLUMNS
 from beam_jobs.runs import layout
 from beam_jobs.runs.ids import Claim, proposed_id, settle
-from beam_jobs.runs.parts import FileRecord, PartRecord, read_table, write_table
+from beam_jobs.runs.parts import FileRecord, PartRecord, file_record, read_table, write_table
 from beam_jobs.runs.plan import Renamed, read_part
 from beam_jobs.storage import display_name
 
@@ -75,15 +76,22 @@ def _claims(root: str, record: PartRecord, image_ids: ImageIds | None) -> Iterat
 
 
 def _give_ids(root: str, record: PartRecord, image_ids: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
-    """Rewrites a part whose ids have changed. `image_ids` is in the order of its images."""
+    """Rewrites a part whose ids have changed. `image_ids` is in the order of its images.
+
+    The record comes last. Where one was stopped before that, tables are not what it says, and are written again.
+    """
     images = read_table(root, layout.part_table("images", record.part))
-    if images["image_id"].to_pylist() == image_ids.tolist():
+    if images["image_id"].to_pylist() == image_ids.tolist() and all(map(partial(_stands, root), record.files)):
         return
     # All tables of a part are in the order of its images.
     by_detection = np.repeat(image_ids, images["num_detections"].to_numpy())
     new = {"images": image_ids, "detections": by_detection, "timings": image_ids, "annotated": image_ids}
     files = [_with_ids(root, file, new) for file in record.files]
     msgspec.structs.replace(record, files=files).write(root)
+
+
+def _stands(root: str, file: FileRecord) -> bool:
+    return file_record(root, file.path, file.rows) == file
 
 
 def _with_ids(root: str, file: FileRecord, new: dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]) -> FileRecord:

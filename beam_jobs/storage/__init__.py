@@ -1,4 +1,4 @@
-"""Files anywhere: a local path, or a URL of a file system that Beam knows (`gs://`, `s3://`, `hdfs://`, …).
+"""Files anywhere: a local path, an object (`s3://`, `gs://`), or a URL of another file system that Beam knows.
 
 The only importer of Beam's FileSystems, and only when a URL is met: local work never waits for Beam's import.
 Whatever goes wrong is an `OSError` (`FileNotFoundError`, `PermissionError`, …), on every file system.
@@ -11,13 +11,13 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
-from beam_jobs.storage import local, remote
+from beam_jobs.storage import local, objects, remote
+from beam_jobs.storage.entry import Entry
 from beam_jobs.storage.local import TEMP_PREFIX
-from beam_jobs.storage.remote import Entry, set_options, stat_remote, walk_remote
 
 __all__ = [
     "TEMP_PREFIX",
@@ -25,6 +25,7 @@ __all__ = [
     "FileTooLargeError",
     "atomic_writer",
     "display_name",
+    "exclusive",
     "exists",
     "is_dir",
     "is_remote",
@@ -91,7 +92,8 @@ def open_read(path: str, *, special: bool = False) -> BinaryIO:
         special: accept local pipes and devices too (`/dev/stdin`); else only regular files, so that a fifo cannot
             block and a device cannot feed for ever.
     """
-    return remote.open_read(path) if is_remote(path) else local.open_read(path, special=special)
+    store = _store(path)
+    return cast(BinaryIO, local.open_read(path, special=special) if store is local else store.open_read(path))
 
 
 def read_bytes(path: str, max_bytes: int | None = None) -> bytes:
@@ -127,8 +129,6 @@ def size(path: str) -> int:
 def list_dir(path: str) -> list[str]:
     """The names directly below a folder, sorted by code point.
 
-    Beam lists an object store with everything below, so there this costs as much as walking the tree.
-
     Raises:
         FileNotFoundError: there is no such folder.
     """
@@ -156,6 +156,19 @@ def write_atomic(path: str, data: bytes) -> None:
         file.write(data)
 
 
+@contextlib.contextmanager
+def exclusive(path: str) -> Iterator[bool]:
+    """Whether a folder, made if need be, is nobody else's for as long as the block lasts.
+
+    Only this machine's processes are told apart, and only in local folders; elsewhere it is always free.
+    """
+    if is_remote(path):
+        yield True
+        return
+    with local.exclusive(path) as free:
+        yield free
+
+
 def remove(path: str) -> None:
     """Delete one file; FileNotFoundError when it is not there, except on some object stores, where that passes."""
     _store(path).remove(path)
@@ -167,5 +180,29 @@ def remove_dir(path: str) -> None:
         os.rmdir(path)
 
 
+def stat_remote(url: str) -> Entry | None:
+    """The remote file of exactly this name; None when there is none, or when it is a folder."""
+    return cast("Entry | None", _store(url).stat(url))
+
+
+def walk_remote(folder: str) -> Iterator[Entry]:
+    """Every file below a remote folder, as the listing comes; nothing when the folder is not there."""
+    return cast(Iterator[Entry], _store(folder).walk(folder))
+
+
+def set_options(beam_args: Sequence[str]) -> None:
+    """Give the file systems their options (endpoint, keys, project, …), as flags of Beam's. Imports Beam.
+
+    A runner's workers have them already; the launcher and processes of our own have not.
+    """
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    FileSystems.set_options(PipelineOptions(list(beam_args)))
+    objects.forget_clients()
+
+
 def _store(path: str) -> ModuleType:
-    return remote if is_remote(path) else local
+    if not is_remote(path):
+        return local
+    return objects if path.split("://", 1)[0] in objects.SCHEMES else remote

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import stat
@@ -87,6 +88,24 @@ def atomic_writer(path: str) -> Iterator[BinaryIO]:
             os.fsync(folder_fd)
         finally:
             os.close(folder_fd)
+
+
+@contextlib.contextmanager
+def exclusive(path: str) -> Iterator[bool]:
+    """A lock of the folder's own, which leaves no file: the system lets go of it when this process ends."""
+    make_dirs(path)
+    free = True
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        free = False
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield free
+    finally:
+        os.close(fd)
 
 
 def remove(path: str) -> None:

@@ -1,4 +1,4 @@
-"""Files of the file systems that Beam knows. See the package for what the functions promise."""
+"""Files of the other file systems that Beam knows. See the package for what the functions promise."""
 
 from __future__ import annotations
 
@@ -10,35 +10,15 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import IO, Any, BinaryIO, cast
 
+from beam_jobs.storage.entry import Entry
 from beam_jobs.storage.local import TEMP_PREFIX
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _BUFFER = 1 << 20
 _SPOOL = 8 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A file in a listing: its path, its size in bytes, its time of change in ns since 1970 (None: unknown)."""
-
-    path: str
-    size: int
-    mtime_ns: int | None
-
-
-def set_options(beam_args: Sequence[str]) -> None:
-    """Give the file systems their options (endpoint, project, …), as flags of Beam's. Imports Beam.
-
-    A runner's workers have them already; the launcher and processes of our own have not.
-    """
-    from apache_beam.io.filesystems import FileSystems
-    from apache_beam.options.pipeline_options import PipelineOptions
-
-    FileSystems.set_options(PipelineOptions(list(beam_args)))
 
 
 def open_read(url: str) -> BinaryIO:
@@ -49,7 +29,7 @@ def open_read(url: str) -> BinaryIO:
 
 def exists(url: str) -> bool:
     """Whether there is a file, a folder or a prefix of objects."""
-    return stat_remote(url) is not None or is_dir(url)
+    return stat(url) is not None or is_dir(url)
 
 
 def is_dir(url: str) -> bool:
@@ -78,7 +58,7 @@ def list_dir(url: str) -> list[str]:
     return list(names)
 
 
-def stat_remote(url: str) -> Entry | None:
+def stat(url: str) -> Entry | None:
     """The remote file of exactly this name; None when there is none, or when it is a folder."""
     if url.endswith("/") or "/" not in url.split("://", 1)[1]:
         return None  # a folder or a bucket; some of Beam's file systems raise ValueError here
@@ -93,7 +73,7 @@ def stat_remote(url: str) -> Entry | None:
         return None
 
 
-def walk_remote(folder: str) -> Iterator[Entry]:
+def walk(folder: str) -> Iterator[Entry]:
     """Every file below a remote folder, as the listing comes; nothing when the folder is not there.
 
     `FileSystems.match` would hold all of them at once, reads `[` in a folder's name as a pattern, and knows neither
@@ -153,28 +133,27 @@ def atomic_writer(url: str) -> Iterator[BinaryIO]:
 
 def remove(url: str) -> None:
     """Delete one file."""
-    if stat_remote(url) is None:  # Beam would delete all that is below a folder
+    if stat(url) is None:  # Beam would delete all that is below a folder
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
     with _os_errors(url):
         _delete(_file_system(url), url)
 
 
 def _delete(fs: Any, url: str) -> None:
-    # Of Beam's file systems only this one reads a pattern here.
-    fs.delete([re.sub(r"([*?[])", r"[\1]", url) if url.startswith("gs://") else url])
+    fs.delete([url])
 
 
 def _upload(fs: Any, source: IO[bytes], url: str) -> None:
     from apache_beam.io.filesystem import CompressionTypes
 
-    before = stat_remote(url)
+    before = stat(url)
     try:
         with fs.create(url, compression_type=CompressionTypes.UNCOMPRESSED) as target:
             shutil.copyfileobj(source, target, _BUFFER)
     except BaseException:
         # Nothing half-written may stay; an older object that the upload did not reach does.
         with contextlib.suppress(Exception):
-            if stat_remote(url) != before:
+            if stat(url) != before:
                 _delete(fs, url)
         raise
 

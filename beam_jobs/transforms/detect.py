@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -18,14 +21,23 @@ from beam_jobs.processes.feed import Feeder, PartRows
 from beam_jobs.processes.gpus import suitable_processes
 from beam_jobs.processes.picture import PictureSettings
 from beam_jobs.processes.pool import DetectorPool
+from beam_jobs.runs.progress import ProgressRecord
 from beam_jobs.transforms.plan import Group
+
+#: How often a worker writes down how far it is.
+_TELL_SECONDS = 2.0
 
 
 class SharedPool:
-    """A pool that is made for the first of its users and closed by the last; for another first one it is made again."""
+    """A pool that is made for the first of its users and closed by the last; for another first one it is made again.
 
-    def __init__(self, make: Callable[[], DetectorPool]) -> None:
+    Args:
+        grow_to: the pool has a process for each of its users, up to so many.
+    """
+
+    def __init__(self, make: Callable[[], DetectorPool], grow_to: int = 0) -> None:
         self._make = make
+        self._grow_to = grow_to
         self._pool: DetectorPool | None = None
         self._users = 0
         self._lock = threading.Lock()
@@ -36,6 +48,8 @@ class SharedPool:
             if self._pool is None:
                 self._pool = self._make()
             self._users += 1
+            if self._grow_to:
+                self._pool.grow(min(self._users, self._grow_to))
             return self._pool
 
     def release(self) -> None:
@@ -54,6 +68,8 @@ class PoolSource:
     Args:
         processes: detector processes a worker; 0 for what suits it.
         handle: what makes it the same pool; give the same `PoolSource` to whatever shall share one.
+        per_bundle: `processes` 0 is one for each bundle that the worker has at a time: where slots are shares of cores.
+        tells: workers write down how far they are.
     """
 
     spec: DetectorSpec
@@ -62,10 +78,13 @@ class PoolSource:
     beam_args: tuple[str, ...]
     verbose: bool
     handle: Shared
+    per_bundle: bool = False
+    tells: bool = False
 
     def shared(self) -> SharedPool:
         """The pool of this worker."""
-        pool: SharedPool = self.handle.acquire(lambda: SharedPool(self._make))
+        grow_to = suitable_processes() if self.per_bundle and not self.processes else 0
+        pool: SharedPool = self.handle.acquire(lambda: SharedPool(self._make, grow_to))
         return pool
 
     def lend(self, pool: DetectorPool) -> None:
@@ -74,7 +93,7 @@ class PoolSource:
         lent.acquire()
 
     def _make(self) -> DetectorPool:
-        processes = self.processes or suitable_processes()
+        processes = self.processes or (1 if self.per_bundle else suitable_processes())
         return DetectorPool(self.spec, self.settings, processes, beam_args=self.beam_args, verbose=self.verbose)
 
 
@@ -101,6 +120,7 @@ class _DetectFn(beam.DoFn):
     def setup(self) -> None:
         self._shared = self._source.shared()
         self._pool = self._shared.acquire()
+        self._told = time.monotonic()
 
     def start_bundle(self) -> None:
         self._feeder = Feeder.of(self._pool, self._source.settings)
@@ -112,6 +132,7 @@ class _DetectFn(beam.DoFn):
     def finish_bundle(self) -> Iterator[WindowedValue]:
         for rows in self._feeder.drain():
             yield WindowedValue(self._counted(rows), MIN_TIMESTAMP, [GlobalWindow()])
+        self._tell()
 
     def teardown(self) -> None:
         self._shared.release()
@@ -119,4 +140,14 @@ class _DetectFn(beam.DoFn):
     def _counted(self, rows: PartRows) -> tuple[int, bytes]:
         self._groups.inc()
         self._loads.set(len(self._pool.loads))
+        if time.monotonic() - self._told > _TELL_SECONDS:
+            self._tell()
         return rows.part, rows.rows
+
+    def _tell(self) -> None:
+        """Writes down how far this worker is."""
+        if self._source.tells:
+            self._told = time.monotonic()
+            tally = self._pool.tally
+            record = ProgressRecord(tally.pictures, tally.tfrecord_files, dict(tally.failures))
+            record.write(self._source.settings.output, f"{platform.node()}-{os.getpid()}")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 import apache_beam as beam
 
 from beam_jobs.processes.picture import Work
 from beam_jobs.runs.plan import PlannedInput, read_part
+
+#: A group ends before it has more than this many bytes of files: it is what one worker may be left with at the end,
+#: some seconds of decoding. Smaller ones would read little ahead.
+GROUP_BYTES = 32 << 20
 
 #: A part's number and a few of its inputs.
 Group = tuple[int, tuple[Work, ...]]
@@ -22,12 +26,12 @@ class ReadPlan(beam.PTransform):
     Args:
         root: the run's folder.
         parts: the parts to do.
-        group_size: inputs a group; of those with the same content, one counts. Pictures share calls of the detector
-            within one, if they do at all.
+        group_size: inputs a group, at most; of those with the same content, one counts. Pictures share calls of the
+            detector within one, if they do at all.
     """
 
     root: str
-    parts: range
+    parts: Sequence[int]
     group_size: int
 
     def expand(self, pbegin: beam.pvalue.PBegin) -> beam.PCollection[Group]:
@@ -46,14 +50,35 @@ def groups_of_part(part: int, root: str, group_size: int) -> Iterator[Group]:
 
 
 def groups_of(planned: Iterable[PlannedInput], group_size: int) -> Iterator[tuple[Work, ...]]:
-    """The inputs of a part, `group_size` at a time; of those with the same content, one counts."""
-    works = _works(planned)
-    while group := tuple(islice(works, group_size)):
+    """The inputs of a part, in groups of `group_size` or of `GROUP_BYTES`, those with most bytes first.
+
+    So large files share no group, and are not what a worker begins when the others are done. Of inputs with the same
+    content, one counts.
+    """
+    for group in sorted(_groups(planned, group_size), key=lambda group: -group.bytes):
+        yield tuple(group.works)
+
+
+@dataclass
+class _Gathered:
+    works: list[Work] = field(default_factory=list)
+    bytes: int = 0
+
+
+def _groups(planned: Iterable[PlannedInput], group_size: int) -> Iterator[_Gathered]:
+    group = _Gathered()
+    # One for each content; those that have the same follow each other.
+    for _, same in groupby(planned, key=lambda one: one.first):
+        first, *twins = same
+        size = first.size or 0
+        if group.works and (len(group.works) == group_size or group.bytes + size > GROUP_BYTES):
+            yield group
+            group = _Gathered()
+        group.works.append(replace(_work(first), twins=tuple(map(_work, twins))))
+        group.bytes += size
+    if group.works:
         yield group
 
 
-def _works(planned: Iterable[PlannedInput]) -> Iterator[Work]:
-    """One for each content; those that have the same follow each other."""
-    for _, same in groupby(planned, key=lambda one: one.first):
-        work, *twins = (Work(one.key, one.input) for one in same)
-        yield replace(work, twins=tuple(twins))
+def _work(planned: PlannedInput) -> Work:
+    return Work(planned.key, planned.input)

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from beam_jobs.detectors import pipeline_config
 from beam_jobs.detectors.cache import sha256_of
 from beam_jobs.errors import UsageError
 
@@ -51,21 +52,20 @@ def find_checkpoint(config: str, checkpoint: str, label_map: str | None) -> Chec
     """The model that two flags name, with a label map: the one given, or the config's own where it can be read.
 
     Raises:
-        UsageError: one is not there, or the API cannot export it: a TF1 config, a TF1 checkpoint, a missing part.
+        UsageError: one is not there, or the API cannot export it: no config, one of TF1, a TF1 checkpoint, a missing
+            part.
     """
     path = Path(config)
     if path.is_dir() and (path / "pipeline.config").is_file():
         raise UsageError(f"--pipeline_config {config} is a folder: did you mean {path / 'pipeline.config'}?")
     try:
-        text = without_comments(path.read_text())
+        data = path.read_bytes()
     except OSError as error:
         raise UsageError(f"--pipeline_config {config} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError:
-        raise UsageError(f"--pipeline_config {config} is not text: a pipeline.config is.") from None
-    _check_config(config, text)
+    _check_config(config, data)
     if label_map is not None and not Path(label_map).is_file():
         raise UsageError(f"--label_map {label_map} is not a file.")
-    found = Path(label_map) if label_map is not None else _label_map_of(path, text)
+    found = Path(label_map) if label_map is not None else _label_map_of(path, without_comments(data.decode()))
     return Checkpoint(path, find_prefix(checkpoint), found)
 
 
@@ -87,21 +87,19 @@ def find_prefix(checkpoint: str) -> Path:
     prefix = _latest(path) if path.is_dir() else Path(re.sub(r"\.index$|\.data-\d{5}-of-\d{5}$", "", checkpoint))
     if not prefix.with_name(f"{prefix.name}.index").is_file():
         raise UsageError(
-            f"--checkpoint {checkpoint}: {prefix.name}.index is not there. It takes a folder with the files of a "
-            "checkpoint (ckpt-0.index, ckpt-0.data-00000-of-00001), or their prefix (…/ckpt-0)."
+            f"{checkpoint}: {prefix.name}.index is not there. A checkpoint is a folder with its "
+            "files (ckpt-0.index, ckpt-0.data-00000-of-00001), or their prefix (…/ckpt-0)."
         )
     if prefix.with_name(f"{prefix.name}.meta").exists():
         raise UsageError(
-            f"--checkpoint {checkpoint} is of TensorFlow 1 ({prefix.name}.meta is beside it). It takes one that the "
-            "API's TF2 training wrote; TF1 models are used as frozen graphs or SavedModels."
+            f"{checkpoint} is of TensorFlow 1 ({prefix.name}.meta is beside it): only what the "
+            "API's TF2 training wrote can be exported. TF1 models are used as frozen graphs or SavedModels."
         )
     shards = {match[1]: int(match[2]) for path in prefix.parent.iterdir() if (match := _shard_of(path, prefix))}
     wanted = max(shards.values(), default=1)
     missing = [name for i in range(wanted) if (name := f"{i:05d}") not in shards]
     if missing:
-        raise UsageError(
-            f"--checkpoint {checkpoint} is not whole: {prefix.name}.data-{missing[0]}-of-{wanted:05d} is missing."
-        )
+        raise UsageError(f"{checkpoint} is not whole: {prefix.name}.data-{missing[0]}-of-{wanted:05d} is missing.")
     return prefix
 
 
@@ -123,9 +121,9 @@ def _latest(folder: Path) -> Path:
         return folder / names[0]
     inner = folder / "checkpoint"
     if not names and inner.is_dir():
-        raise UsageError(f"--checkpoint {folder} holds no checkpoint: did you mean {inner}?")
+        raise UsageError(f"{folder} holds no checkpoint: did you mean {inner}?")
     found = f"several ({', '.join(names)}), and no file that says which: give the prefix of one" if names else "none"
-    raise UsageError(f"--checkpoint {folder} holds the files of {found} (ckpt-0.index, ckpt-0.data-00000-of-00001).")
+    raise UsageError(f"{folder} holds the files of {found} (ckpt-0.index, ckpt-0.data-00000-of-00001).")
 
 
 def without_comments(text: str) -> str:
@@ -133,23 +131,16 @@ def without_comments(text: str) -> str:
     return re.sub(r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|#[^\n]*""", lambda match: match[1] or "", text)
 
 
-def _check_config(config: str, text: str) -> None:
+def _check_config(config: str, data: bytes) -> None:
     """Refuses what the API's TF2 part cannot build, as far as the text tells: making its environment takes minutes."""
-    plain = re.sub(r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')""", "", text)
-    if plain.count("{") != plain.count("}"):
-        raise UsageError(
-            f"--pipeline_config {config} is cut off or damaged: it has {plain.count('{')} opening and "
-            f"{plain.count('}')} closing braces."
-        )
-    if not re.search(r"\bmodel\s*:?\s*\{", text):
-        raise UsageError(f"--pipeline_config {config} has no model {{ … }}: it takes a pipeline.config of the API.")
+    said = pipeline_config.parse(data, config)
     # All types of SSD and Faster R-CNN end like this in TF2, and none does in TF1. CenterNet is TF2's alone.
-    for name in re.findall(r"""\btype\s*:\s*["']((?:ssd|embedded_ssd|faster_rcnn|rfcn)_[^"']*)["']""", text):
-        if not name.endswith("_keras"):
-            raise UsageError(
-                f"--pipeline_config {config} is of TensorFlow 1: its feature extractor {name} has no TF2 "
-                "counterpart of that name (those end in _keras). TF1 models are used as frozen graphs or SavedModels."
-            )
+    name = said.feature_extractor
+    if said.family in ("ssd", "faster_rcnn") and name and not name.endswith("_keras"):
+        raise UsageError(
+            f"{config} is of TensorFlow 1: its feature extractor {name} has no TF2 counterpart of that name (those end "
+            "in _keras). TF1 models are used as frozen graphs or SavedModels."
+        )
 
 
 def _label_map_of(config: Path, text: str) -> Path | None:

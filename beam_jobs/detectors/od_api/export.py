@@ -57,7 +57,13 @@ def exported(config: Path, checkpoint: Path, report: cache.Report) -> tuple[Path
     source = find_checkpoint(str(config), str(checkpoint), None)
     fingerprint = source.fingerprint()
     made_by = hashlib.sha256(f"{fingerprint} {environment.recipe()} {cache.sha256_of(_PROGRAM)}".encode()).hexdigest()
-    entry = cache.ensure(f"exported-{fingerprint[:16]}", made_by, lambda to: export(source, to, report), report)
+    entry = cache.ensure(
+        f"exported-{fingerprint[:16]}",
+        made_by,
+        lambda to: export(source, to, report),
+        report,
+        about=f"the export of {config.absolute().parent.name}",
+    )
     return entry, fingerprint
 
 
