@@ -41,7 +41,7 @@ def test_rows_have_what_was_collected():
     ]
     assert rows["failures"].to_pylist() == [
         {"uri": "/in/x", "file_name": "x", "frame": 0, "stage": "decode", "code": "truncated", "message": "cut"}
-        | {"input": 3, "record": -1}
+        | {"attempts": 1, "input": 3, "record": -1}
     ]
     assert rows["containers"].to_pylist() == [{"input": 4, "records": 12}]
     times = {f"{step}_ms": float(i) for i, step in enumerate(STEPS)}

@@ -1,4 +1,4 @@
-"""The image of Dataflow's workers as a plain environment: the pins of its Dockerfile, no network, nothing of ours beside."""
+"""The image of Dataflow's workers as a plain environment: the pins of its Dockerfile, and no network."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The rows of groups of inputs, on their way from where they are made to the tables of a part.
 
-A group travels as plain values and numpy arrays: Arrow's columns are made of many groups at once, which takes a fifth of
-the time. Groups are pickled, as Beam pickles what it carries: they come from processes of the same job.
+A group travels as plain values and numpy arrays: Arrow's columns are made of many groups at once, which takes a fifth
+of the time. Groups are pickled, as Beam pickles what it carries: they come from processes of the same job.
 """
 
 from __future__ import annotations
