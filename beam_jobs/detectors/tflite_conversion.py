@@ -19,7 +19,9 @@ def to_tflite(function: Any) -> bytes:
     module = tf.Module()
     module.function = function
     with tempfile.TemporaryDirectory() as scratch:
-        tf.saved_model.save(module, scratch, signatures=function.get_concrete_function())
+        # Nodes with gradients of their own, such as swish, come from a graph whose gradients are not there any more.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(module, scratch, function.get_concrete_function(), options)
         model: bytes = tf.lite.TFLiteConverter.from_saved_model(scratch).convert()
     return model
 
