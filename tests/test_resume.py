@@ -8,18 +8,25 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from beam_jobs import storage
+from beam_jobs.cli import flags
+from beam_jobs.cli.detect_begin import KNOWN_LATER, check_same
+from beam_jobs.cli.detect_job import job_of
 from beam_jobs.cli.main import main
+from beam_jobs.errors import UsageError
 from beam_jobs.formats.tf_example import make_example
 from beam_jobs.formats.tfrecord import write_records
 from beam_jobs.runs import layout
 from beam_jobs.runs.check import check_run
 from beam_jobs.runs.completion import Launch, complete
 from beam_jobs.runs.manifest import Manifest, mark_success
+from beam_jobs.runs.resume import read_begun
 from tests.pictures import RED, encode, picture, write_pictures
 from tests.test_detect import command, detect, promised
 
@@ -132,6 +139,22 @@ def test_another_job_is_refused(one_stopped, pictures, words, said, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in stopped.rglob("*")}
 
 
+def test_what_is_chosen_later_is_no_other_job_yet(one_stopped, pictures):
+    root = str(one_stopped)
+    words = ["detect", f"--input={pictures}", f"--output={root}", "--part_size=10", "--min_score=0.2"]
+    options, _ = flags.parse([*words, "--model=tests.fake_detectors:colours", "--resume"])
+    job, begun = job_of(options, root), read_begun(root)
+    assert begun is not None
+    job = replace(job, settings=replace(job.settings, batch_pixels=0))  # as an open detector on a CPU has it
+    check_same(options, begun, job)
+    # The launcher chose LiteRT after the model was resolved.
+    chosen = {**begun.plan.job, "engine": "litert", "form": "litert"}
+    begun = replace(begun, plan=msgspec.structs.replace(begun.plan, job=chosen))
+    check_same(options, begun, job, leave_out=KNOWN_LATER)
+    with pytest.raises(UsageError, match="engine was litert and is python; form was litert and is original"):
+        check_same(options, begun, job)
+
+
 def test_the_plan_stands_though_the_folder_has_changed(stopped, pictures, tmp_path):
     late = pictures / "late.png"
     late.write_bytes(encode(picture(20, 20)))
@@ -173,7 +196,7 @@ def _ending(at: int) -> Callable[[str, str], None]:
     """A rename that ends the process: the `at // 2`th, before it is done or after it."""
     rename, number = os.replace, 0
 
-    def replace(source: str, target: str) -> None:
+    def rename_or_end(source: str, target: str) -> None:
         nonlocal number
         if number == at // 2 and at % 2 == 0:
             raise _Killed
@@ -182,10 +205,10 @@ def _ending(at: int) -> Callable[[str, str], None]:
             raise _Killed
         number += 1
 
-    return replace
+    return rename_or_end
 
 
-def test_the_end_of_a_run_may_be_stopped_anywhere(pictures, tmp_path, monkeypatch):
+def test_the_end_of_a_run_may_be_stopped_anywhere(tmp_path, monkeypatch):
     folder = tmp_path / "in"
     folder.mkdir()
     for name in "ab":
@@ -227,7 +250,6 @@ def _kill(*_: object, **__: object) -> None:
 
 def _run(folder: Path, output: Path) -> int:
     from beam_jobs.cli import detect as command_of
-    from beam_jobs.cli import flags
 
     words = ["detect", f"--input={folder}", f"--output={output}", "--model=tests.fake_detectors:colours"]
     options, beam_args = flags.parse([*words, "--part_size=2", "--annotate"])

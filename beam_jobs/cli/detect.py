@@ -17,6 +17,7 @@ import msgspec
 
 from beam_jobs import engines, pipelines, storage
 from beam_jobs.cli import interrupt
+from beam_jobs.cli.detect_begin import KNOWN_LATER, check_same, keep_others_out, write_plan
 from beam_jobs.cli.detect_job import (
     check_evaluated,
     check_paths,
@@ -26,12 +27,11 @@ from beam_jobs.cli.detect_job import (
     not_below,
     not_here,
     processes_for,
-    request_of,
     truth_and_ids,
     warn_of_runs,
     with_form,
 )
-from beam_jobs.cli.detect_record import dry_run, launch_of, launched_versions, why_failed
+from beam_jobs.cli.detect_record import dry_run, launch_of, why_failed
 from beam_jobs.cli.elsewhere import Elsewhere
 from beam_jobs.cli.importing import import_beam
 from beam_jobs.cli.profile import DetectStage, profile
@@ -52,7 +52,7 @@ from beam_jobs.runs.manifest import Manifest, mark_success
 from beam_jobs.runs.parts import file_record
 from beam_jobs.runs.plan import Plan, Planner
 from beam_jobs.runs.progress import remove_progress
-from beam_jobs.runs.resume import Begun, differences, parts_done, read_begun, sweep
+from beam_jobs.runs.resume import Begun, parts_done, read_begun, sweep
 from beam_jobs.words import counted
 
 if TYPE_CHECKING:
@@ -66,8 +66,6 @@ GROUP_SIZE, SHARING_GROUP_SIZE = 16, 32
 #: Detector processes of a job whose runner decides it: what few inputs are divided for.
 MANY_PROCESSES = 64
 DEFAULT_MIN_SCORE = 0.05
-#: What of a job's identity is known only when the detector is open.
-_KNOWN_WHEN_OPEN = frozenset(("form", "batch_pixels", "group_size", "resizer"))
 
 DONE, FAILED = 0, 1
 
@@ -113,7 +111,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         with stages.time("model_files"):
             job = job_of(options, root)
         if begun:
-            _check_same(options, begun, job, leave_out=_KNOWN_WHEN_OPEN)
+            check_same(options, begun, job, leave_out=KNOWN_LATER)
             if begun.finished:
                 say(f"{options.output} is complete: there is nothing left to do.")
                 say(summary(options.output, Manifest.read(root)))
@@ -158,16 +156,16 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             return DONE
         evaluate_here = truth is not None and not options.no_wait
         with stages.time("plan_write"):
-            stack.enter_context(_alone(root, options.output))
+            keep_others_out(stack, root, options.output)
             if isinstance(planned, Begun):
-                _check_same(options, planned, job)
+                check_same(options, planned, job)
                 sweep(root)
                 plan, done = planned.plan, parts_done(root)
                 launch = planned.taken_up(stages.seconds, done, options.max_failure_rate, evaluate=evaluate_here)
             else:
                 check_output(root, overwrite=options.overwrite, resume=options.resume)  # another may have begun
                 remove_run(root)
-                plan, done = _write_plan(planned, root, job), {}
+                plan, done = write_plan(planned, root, job), {}
                 launch = launch_of(
                     options, job, info, matches, plan, stages.seconds, started, command, evaluate=evaluate_here
                 )
@@ -213,33 +211,6 @@ def _check_flags(options: argparse.Namespace, *, local: bool) -> None:
         raise UsageError("--tile_overlap says how much tiles have in common: give --tile N as well.")
     if options.min_score is None:
         options.min_score = 0.0 if options.ground_truth else DEFAULT_MIN_SCORE  # a cut lowers AP
-
-
-def _check_same(
-    options: argparse.Namespace, begun: Begun, job: DetectJob, leave_out: frozenset[str] = frozenset()
-) -> None:
-    """Refuses to go on with another job than the one that was begun: parts of two would be taken for one."""
-    then = {**begun.launch.request, **begun.launch.versions, **begun.plan.job}
-    now = {**request_of(options), **launched_versions(), **msgspec.to_builtins(job.identity())}
-    if differ := differences(then, now, leave_out):
-        raise UsageError(
-            f"--resume: {options.output} holds another run: {differ}. Give what it was begun with, or --overwrite to"
-            " replace it."
-        )
-
-
-@contextmanager
-def _alone(root: str, shown: str) -> Iterator[None]:
-    """Keeps others from writing to the folder at the same time."""
-    try:
-        with storage.exclusive(root) as free:
-            if not free:
-                raise UsageError(f"--output {shown}: another beam-detect is writing to it. Wait for it, or stop it.")
-            yield
-    except OSError as error:
-        if error.filename != root:
-            raise
-        raise UsageError(f"--output {shown} cannot be written: {storage.reason(error)}.") from error
 
 
 def _evaluate(
@@ -344,10 +315,3 @@ def _source(job: DetectJob, processes: int, beam_args: Sequence[str], verbose: b
     return PoolSource(
         job.spec, job.settings, processes, tuple(beam_args), verbose, Shared(), per_bundle=slots, tells=not here
     )
-
-
-def _write_plan(planner: Planner, root: str, job: DetectJob) -> Plan:
-    try:
-        return planner.write(root, job.part_size, job.identity())
-    except OSError as error:
-        raise UsageError(f"--output {root} cannot be written: {storage.reason(error)}.") from error

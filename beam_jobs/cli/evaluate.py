@@ -19,7 +19,6 @@ from beam_jobs.cli.output_folder import check_output, make_output
 from beam_jobs.cli.progress import status
 from beam_jobs.cli.sides import check_images, join_results, read_truth, repeats
 from beam_jobs.cli.summary import printable, say
-from beam_jobs.detectors.cache import report_to_stderr
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.evaluation import metrics, outputs
 from beam_jobs.evaluation.accumulated import Accumulated
@@ -84,14 +83,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
         beam_args = engines.completed(beam_args)
         named = (("--detections", options.detections), ("--output", options.output))
         engines.check_paths(beam_args, named)
-    check_output(
-        root,
-        options.output,
-        "evaluation",
-        EVALUATION_FILES,
-        overwrite=options.overwrite,
-        scratch=SHARDS_FOLDER,
-    )
+    start_afresh(root, options.output, overwrite=options.overwrite)
     check_images(options.images)
     label_map = load_label_map(options.label_map) if options.label_map else None
     request = Request(
@@ -119,7 +111,7 @@ def start_afresh(root: str, shown: str, *, overwrite: bool = True) -> None:
     Args:
         shown: the folder as the user named it.
     """
-    check_output(root, shown, "an evaluation", EVALUATION_FILES, overwrite=overwrite, scratch=SHARDS_FOLDER)
+    check_output(root, shown, "evaluation", EVALUATION_FILES, overwrite=overwrite, scratch=SHARDS_FOLDER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +201,7 @@ def _evaluated(
         else:
             job = engines.submit(build, beam_args)
             for name, text in engines.described(job, beam_args):
-                report_to_stderr(f"beam-detect: {name} {text}")
+                say(f"{name:<13} {text}")
             with Elsewhere(job, list(interrupt.left_behind)) as there:
                 there.wait()
     except (ValueError, UsageError) as error:

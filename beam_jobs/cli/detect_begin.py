@@ -1,0 +1,65 @@
+"""The folder of a run that is begun, or taken up again: whose it is, and whether it is the same run."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import ExitStack
+
+import msgspec
+
+from beam_jobs import storage
+from beam_jobs.cli.detect_job import request_of
+from beam_jobs.cli.detect_record import launched_versions
+from beam_jobs.errors import UsageError
+from beam_jobs.pipelines import DetectJob
+from beam_jobs.runs.plan import Plan, Planner
+from beam_jobs.runs.resume import Begun, differences
+
+#: What of a job's identity is known only when its form is chosen and the detector is open.
+KNOWN_LATER = frozenset(("form", "engine", "batch_pixels", "group_size", "resizer"))
+
+
+def check_same(
+    options: argparse.Namespace, begun: Begun, job: DetectJob, leave_out: frozenset[str] = frozenset()
+) -> None:
+    """Refuses to go on with another job than the one that was begun: parts of two would be taken for one.
+
+    Raises:
+        UsageError: what differs.
+    """
+    then = {**begun.launch.request, **begun.launch.versions, **begun.plan.job}
+    now = {**request_of(options), **launched_versions(), **msgspec.to_builtins(job.identity())}
+    if differ := differences(then, now, leave_out):
+        raise UsageError(
+            f"--resume: {options.output} holds another run: {differ}. Give what it was begun with, or --overwrite to"
+            " replace it."
+        )
+
+
+def keep_others_out(stack: ExitStack, root: str, shown: str) -> None:
+    """Keeps others from writing to the folder, made if need be, until the stack is closed.
+
+    Args:
+        shown: the folder as the user named it.
+
+    Raises:
+        UsageError: somebody writes to it, or it cannot be made.
+    """
+    try:
+        free = stack.enter_context(storage.exclusive(root))
+    except OSError as error:
+        raise UsageError(f"--output {shown} cannot be written: {storage.reason(error)}.") from error
+    if not free:
+        raise UsageError(f"--output {shown}: another beam-detect is writing to it. Wait for it, or stop it.")
+
+
+def write_plan(planner: Planner, root: str, job: DetectJob) -> Plan:
+    """Writes the plan of a new run.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        return planner.write(root, job.part_size, job.identity())
+    except OSError as error:
+        raise UsageError(f"--output {root} cannot be written: {storage.reason(error)}.") from error
