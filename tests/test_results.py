@@ -250,7 +250,7 @@ def test_parquet_files(tmp_path: Path) -> None:
     ("column", "values", "message"),
     [
         ("xmax", None, "it has no column xmax; it has "),
-        ("score", [0.5, None], "the column score has 1 nulls"),
+        ("score", [0.5, None], "the column score has 1 null;"),
         ("score", [0.5, float("nan")], "row [1] (image_id 2): the score is NaN"),
         ("score", ["a", "b"], "the column score is string: "),
         ("xmax", [0.0, 5.0], "row [0] (image_id 1): bbox [1.0, 1.0, -1.0, 2.0] has a negative width or height"),

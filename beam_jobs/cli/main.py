@@ -85,12 +85,11 @@ def _prepare_streams() -> None:
 
 def _set_up_logging(verbose: bool) -> None:
     ours = logging.getLogger("beam_jobs")
-    if not ours.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("beam-detect: %(message)s"))
-        ours.addHandler(handler)
-        ours.propagate = False
-        ours.setLevel(logging.INFO if verbose else logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("beam-detect: %(message)s"))
+    ours.handlers = [handler]  # one that a caller before this one left writes to another's standard error
+    ours.propagate = False
+    ours.setLevel(logging.INFO if verbose else logging.WARNING)
     if not verbose:
         # Beam warns, while it is imported, of packages that nobody asked for. What it logs later, we say ourselves.
         logging.getLogger().setLevel(logging.CRITICAL)
