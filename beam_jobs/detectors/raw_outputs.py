@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from beam_jobs.boxes import from_normalised_yxyx
-from beam_jobs.detectors.nms import Floats, Suppression, suppress
+from beam_jobs.detectors.nms import Floats, Ints, Suppression, suppress
 from beam_jobs.errors import InputError
 from beam_jobs.records import Detections
 
@@ -65,8 +65,7 @@ def detections_of_raw(
     best = scores.argmax(axis=1) if how.class_agnostic else None
     if best is not None:
         flat = scores[np.arange(len(scores)), best]
-    for least in _thresholds(flat, how.rules):
-        cells = np.flatnonzero(flat > least)
+    for cells in _best_first(flat, np.flatnonzero(flat > np.float32(how.rules.score))):
         anchors, classes = np.divmod(cells, scores.shape[1]) if best is None else (cells, best[cells])
         groups = classes if best is None else np.zeros_like(classes)
         candidates, found = boxes[anchors], flat[cells]
@@ -80,15 +79,15 @@ def detections_of_raw(
     return Detections(from_normalised_yxyx(normalised, width, height), found[kept], category_ids)
 
 
-def _thresholds(scores: Floats, rules: Suppression) -> Iterator[np.float32]:
-    """What a candidate's score must pass: at first that of the best few, since those below have no influence on them.
+def _best_first(scores: Floats, cells: Ints) -> Iterator[Ints]:
+    """Of many `cells` the best few first, since those below have no influence on them; at last all.
 
-    If these come to as many detections as there may be, they are what all come to.
+    If few come to as many detections as there may be, they are what all come to.
     """
     size = _FIRST
-    count = np.count_nonzero(scores > np.float32(rules.score))
-    while size < count:
+    while size < len(cells):
+        found = scores[cells]
         # Those of the same score stay together.
-        yield np.nextafter(np.partition(scores, len(scores) - size)[-size], np.float32(-1))
+        yield cells[found >= np.partition(found, len(cells) - size)[-size]]
         size *= _TIMES
-    yield np.float32(rules.score)
+    yield cells

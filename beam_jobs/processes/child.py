@@ -1,7 +1,7 @@
 """A detector process: opens the detector once, then does the groups that it is sent until its parent closes the line.
 
-Run as `python -m beam_jobs.processes.child FD`, FD being an inherited socket. What it says, in order: `Ready` or
-`Refused`; then for each group the numbers of the pictures as their turn comes, and a `Reply`, or `Refused`.
+Run as `python -m beam_jobs.processes.child SOCKET PLACE`, two inherited descriptors. What it says, in order: `Ready` or
+`Refused`; then for each group a `Reply`, or `Refused`. At which picture it is, its `Place` has.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from beam_jobs.errors import JobError, UsageError
 from beam_jobs.processes.messages import Ready, Refused, Setup
 from beam_jobs.processes.parent import end_with_parent
 from beam_jobs.processes.picture import PictureWorker
+from beam_jobs.processes.place import Place
 from beam_jobs.processes.settings import keep_pandas_out
 from beam_jobs.processes.spent import peak_rss
 
 
-def main(descriptor: int) -> None:
+def main(line: int, place_file: int) -> None:
     """Serves one parent; returns when it closes the line."""
-    connection = Connection(descriptor)
+    connection, place = Connection(line), Place(place_file)
+    os.close(place_file)
     setup = connection.recv()
     end_with_parent()
     sys.path[:] = setup.search_path
@@ -37,7 +39,7 @@ def main(descriptor: int) -> None:
         except EOFError:
             return
         try:
-            connection.send(worker.run(group, connection.send))
+            connection.send(worker.run(group, place.set))
         except (UsageError, JobError) as error:
             connection.send(Refused(str(error), isinstance(error, UsageError)))
 
@@ -67,4 +69,4 @@ def _describe(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))

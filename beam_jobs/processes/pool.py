@@ -1,37 +1,26 @@
-"""A few detector processes that are watched and replaced.
-
-Each process has a line of its own, so that one that is killed in the middle of a sentence garbles nobody else's: the
-pools of the standard library, and those built on its queues, share one pipe among their processes and wait for ever on
-half a message. Nor is this `multiprocessing.Process`: a plain command neither runs the caller's main module again nor
-shares its signals.
-"""
+"""A few detector processes that are watched and replaced."""
 
 from __future__ import annotations
 
 import os
 import queue
-import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
-from beam_jobs.errors import InputError, JobError, UsageError
+from beam_jobs.errors import InputError, JobError
 from beam_jobs.formats.rows import RowsBuilder
+from beam_jobs.processes.detector_process import DetectorProcess, LostError
 from beam_jobs.processes.gpus import GPU_VARIABLE, visible_gpus
-from beam_jobs.processes.messages import Ready, Refused, Setup
+from beam_jobs.processes.messages import Setup
 from beam_jobs.processes.picture import PictureSettings, Reply, Tally, Work, refuse
 from beam_jobs.processes.settings import process_settings
-from beam_jobs.processes.spent import SPENT_STEPS, memory_of_machine, rss
+from beam_jobs.processes.spent import SPENT_STEPS, memory_of_machine
 
-#: A process that has not opened its detector after this many seconds is given up.
-MAX_LOAD_SECONDS = 900.0
 #: So many processes in a row that end while they open the detector end the job.
 MAX_FAILED_LOADS = 3
 #: A picture that ends its process is tried again alone; what ends a process twice is a failure. A group whose pictures
@@ -40,10 +29,6 @@ ATTEMPTS = 2
 #: What the processes may hold together of the machine's memory, by default; and what each may hold in any case: less
 #: than that is a small machine's trouble, and no picture's.
 MEMORY_SHARE, LEAST_MEMORY = 0.9, 4 << 30
-#: How often the memory of a process is looked at while it is at a picture. A quick one is never waited for so long.
-WATCH_SECONDS = 0.1
-
-_GONE = (EOFError, BrokenPipeError, ConnectionResetError)
 
 
 class Load(NamedTuple):
@@ -87,7 +72,7 @@ class DetectorPool:
         self._tasks: queue.SimpleQueue[tuple[tuple[Work, ...], Future[list[Reply]]] | None] = queue.SimpleQueue()
         self._first: Future[DetectorInfo] = Future()
         self._lock = threading.Lock()
-        self._children: set[_Child] = set()
+        self._children: set[DetectorProcess] = set()
         self._failed_loads = 0
         #: What ended the pool, if anything did.
         self.error: Exception | None = None
@@ -142,7 +127,7 @@ class DetectorPool:
 
     def _serve(self, slot: int) -> None:
         """One thread a process: it hands out the work, one group at a time, and minds the process meanwhile."""
-        child: _Child | None = None
+        child: DetectorProcess | None = None
         try:
             child = self._start(slot)
             while (task := self._tasks.get()) is not None:
@@ -163,14 +148,14 @@ class DetectorPool:
             if child is not None:
                 self._stop(child)
 
-    def _run(self, slot: int, child: _Child, group: tuple[Work, ...]) -> tuple[_Child, list[Reply]]:
+    def _run(self, slot: int, child: DetectorProcess, group: tuple[Work, ...]) -> tuple[DetectorProcess, list[Reply]]:
         replies: list[Reply] = []
         todo = [(group, 1)]
         while todo:
             works, attempt = todo.pop()
             try:
                 reply = child.run(works, self._setup.settings.max_seconds, self._max_memory())
-            except _LostError as lost:
+            except LostError as lost:
                 self._stop(child)
                 shared, child = child.shares_calls, self._start(slot)
                 if attempt == ATTEMPTS and len(works) == 1:
@@ -196,17 +181,17 @@ class DetectorPool:
         refuse(work, work.name, error, rows, tally, attempts=ATTEMPTS)
         return Reply(rows.encode(), (), tally)
 
-    def _start(self, slot: int) -> _Child:
+    def _start(self, slot: int) -> DetectorProcess:
         """A process with its detector open. Tries again when one ends on the way there."""
         while True:
             with self._lock:
                 if self._closed:
                     raise JobError("The detector processes were stopped.")
-                child = _Child(self._environment(slot), self._verbose)
+                child = DetectorProcess(self._environment(slot), self._verbose)
                 self._children.add(child)
             try:
                 ready = child.open(self._setup)
-            except _LostError as lost:
+            except LostError as lost:
                 self._stop(child)
                 with self._lock:
                     self._failed_loads += 1
@@ -226,7 +211,7 @@ class DetectorPool:
                         self._first.set_result(ready.info)
                 return child
 
-    def _stop(self, child: _Child) -> None:
+    def _stop(self, child: DetectorProcess) -> None:
         with self._lock:
             self._children.discard(child)
         child.close()
@@ -262,98 +247,3 @@ def _again(works: tuple[Work, ...], attempt: int, at: int, shared: bool) -> list
     if attempt < ATTEMPTS:
         return [(works, attempt + 1)]
     return [((work,), ATTEMPTS) for work in reversed(works)]
-
-
-class _LostError(Exception):
-    """The process ended, or was ended, while it was at the picture `position` of its group."""
-
-    def __init__(self, position: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.position = position
-        self.error = InputError("infer", code, message)
-
-
-class _Child:
-    """One detector process and the line to it. Used by one thread; `kill` may be called from any."""
-
-    def __init__(self, environment: Mapping[str, str], verbose: bool) -> None:
-        self.shares_calls = False
-        ours, theirs = socket.socketpair()
-        with theirs:
-            output = None if verbose else subprocess.DEVNULL
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "beam_jobs.processes.child", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environment,
-                # A Ctrl-C in the terminal is for the launcher, which ends its processes itself.
-                start_new_session=True,
-            )
-        self._connection = Connection(ours.detach())
-
-    def open(self, setup: Setup) -> Ready:
-        """Sends the setup and waits for the detector."""
-        try:
-            self._connection.send(setup)
-            message = self._receive(MAX_LOAD_SECONDS, 0)
-        except _GONE:
-            raise self._died(0) from None
-        if isinstance(message, Refused):
-            raise (UsageError if message.usage else JobError)(message.message)
-        assert isinstance(message, Ready)
-        self.shares_calls = message.shares_calls
-        return message
-
-    def run(self, works: tuple[Work, ...], max_seconds: float, max_memory: int) -> Reply:
-        """Has a group done, giving each picture `max_seconds`, and the process `max_memory` bytes."""
-        position, seconds = 0, max_seconds
-        try:
-            self._connection.send(works)
-            while True:
-                message = self._receive(seconds, position, max_memory)
-                if isinstance(message, tuple):
-                    position, seconds = message[0], max_seconds * len(message)
-                elif isinstance(message, Refused):
-                    raise (UsageError if message.usage else JobError)(message.message)
-                else:
-                    assert isinstance(message, Reply)
-                    return message
-        except _GONE:
-            raise self._died(position) from None
-
-    def kill(self) -> None:
-        """Ends the process and waits for it."""
-        self._process.kill()
-        self._process.wait()
-
-    def close(self) -> None:
-        """Ends the process and gives the line back. For the one thread that uses it."""
-        self.kill()
-        self._connection.close()
-
-    def _receive(self, seconds: float, position: int, max_memory: int | None = None) -> object:
-        deadline = time.monotonic() + seconds
-        while not self._connection.poll(min(WATCH_SECONDS, max(0.0, deadline - time.monotonic()))):
-            if max_memory is not None and rss(self._process.pid) > max_memory:
-                self.kill()
-                message = "The detector process held more memory than --max_memory_mb allows."
-                raise _LostError(position, "out_of_memory", message)
-            if time.monotonic() >= deadline:
-                self.kill()
-                message = f"The detector process was still at it after {seconds:g} seconds."
-                raise _LostError(position, "timed_out", message)
-        return self._connection.recv()
-
-    def _died(self, position: int) -> _LostError:
-        # The line breaks a moment before the process is gone.
-        deadline = time.monotonic() + 5
-        while self._process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        status = self._process.poll()
-        if status is not None and status < 0:
-            how = f"was ended by {signal.Signals(-status).name}"
-        else:
-            how = f"ended with status {status}"
-        return _LostError(position, "crashed", f"The detector process {how}.")
