@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,9 +17,6 @@ from beam_jobs.detectors import catalogue, litert_forms
 from beam_jobs.runs.manifest import Manifest
 from scripts._benchmark_agreement import MIN_SCORE, Found
 from scripts._benchmark_measuring import Watch, call
-
-#: The name of the contender that nothing can be faster than.
-LIMIT = "limit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +42,11 @@ class Contender(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def is_limit(self) -> bool:
+        """Whether it does only what no job can leave out. Of several the quickest is the limit."""
+        ...
+
     def run(self, listing: Path, output: Path, watch: Watch | None = None) -> Run:
         """Does the pictures of `listing`, one path a line; `output` does not exist yet."""
         ...
@@ -51,19 +54,23 @@ class Contender(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script of this folder, called with MODEL LIST OUTPUT. It writes `steady_s` and what it found.
+    """A script of this folder, called with MODEL LIST OUTPUT and more. It writes `steady_s` and what it found.
 
     Args:
         model: a folder, as the script wants it.
+        more: words.
     """
 
     name: str
     file: str
     model: str
+    more: tuple[str, ...] = ()
+    is_limit: bool = False
 
     def run(self, listing: Path, output: Path, watch: Watch | None = None) -> Run:
         """One run."""
-        total_s = call([str(Path(__file__).with_name(self.file)), self.model, str(listing), str(output)], watch)
+        words = (str(Path(__file__).with_name(self.file)), self.model, str(listing), str(output), *self.more)
+        total_s = call(words, watch)
         said = json.loads(output.read_text())
         return Run(said["steady_s"], total_s, {each["path"]: _in_pixels(each) for each in said["found"]}, {})
 
@@ -78,6 +85,7 @@ class Job:
 
     model: str
     flags: tuple[str, ...] = ()
+    is_limit: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -130,7 +138,10 @@ def _in_pixels(each: dict[str, Any]) -> NDArray[np.float64]:
 
 
 def contenders(model: str, flags: Sequence[str]) -> list[Contender]:
-    """Those of a detector, the plain loop first; where it has no form for LiteRT, the job with TensorFlow alone.
+    """Those of a detector, the plain loop first, the limit last.
+
+    Where it has no form for LiteRT, the job has TensorFlow alone, and so has the limit: one process with as many
+    threads as there are cores, or as many processes of one thread.
 
     Args:
         flags: further flags of the job.
@@ -142,6 +153,13 @@ def contenders(model: str, flags: Sequence[str]) -> list[Contender]:
         Script("Beam RunInference", "_run_inference.py", saved_model),
     ]
     if best.engine != "litert":
-        return [*others, Job(model, tuple(flags))]
+        cores = len(os.sched_getaffinity(0))
+        limits = [_bare_loop(saved_model, 1, cores), _bare_loop(saved_model, cores, 1)]
+        return [*others, Job(model, ("--engine=tensorflow", *flags)), *limits]
     jobs = [Job(model, (f"--engine={engine}", *flags)) for engine in ("litert", "tensorflow")]
-    return [*others, *jobs, Script(LIMIT, "_limit.py", str(litert_forms.obtain(best)))]
+    return [*others, *jobs, Script("limit", "_limit.py", str(litert_forms.obtain(best)), is_limit=True)]
+
+
+def _bare_loop(saved_model: str, processes: int, threads: int) -> Script:
+    name = f"bare loop, processes × threads {processes}×{threads}"
+    return Script(name, "_tensorflow_loop.py", saved_model, (str(processes), str(threads)), is_limit=True)

@@ -14,7 +14,7 @@ from PIL import Image
 from beam_jobs.detectors.base import DetectorSpec
 from scripts import _benchmark, _benchmark_open
 from scripts._benchmark_agreement import Agreement, Found, compare
-from scripts._benchmark_contenders import LIMIT, Contender, Job, Run, Script
+from scripts._benchmark_contenders import Contender, Job, Run, Script
 from scripts._benchmark_open import Opening
 from scripts._benchmark_pictures import SIZES, make_pictures
 from tests import saved_models
@@ -65,14 +65,16 @@ def test_tables_have_medians_and_ratios():
     contenders: list[Contender] = [
         Script("plain loop", "_plain_loop.py", "somewhere"),
         Job("coco-ssd", ("--workers=1",)),
-        Script(LIMIT, "_limit.py", "elsewhere"),
+        Script("limit", "_limit.py", "elsewhere", is_limit=True),
+        Script("slower limit", "_limit.py", "elsewhere", is_limit=True),
     ]
     runs = [
         [Run(steady, steady + 2, {}, {}) for steady in (4.0, 5.0, 8.0)],
         [Run(steady, steady + 1, {}, {"infer": 30.0}) for steady in (2.0, 2.5, 2.0)],
         [Run(steady, steady + 1, {}, {}) for steady in (1.0, 1.0, 1.6)],
+        [Run(steady, steady + 1, {}, {}) for steady in (0.9, 1.1, 1.6)],
     ]
-    *_, loop, job, limit = _benchmark.speed_table(contenders, runs, [10**9, 2 * 10**8, 3], 40)
+    *_, loop, job, limit, _ = _benchmark.speed_table(contenders, runs, [10**9, 2 * 10**8, 3, 4], 40)
     assert loop.startswith("| plain loop | 8.0 (5.0–10.0) | 1.00 (1.00–1.00) | 0.20 (0.20–0.25) | 2.0 (2.0–2.0) | 7.0")
     assert job == (
         "| beam-detect --workers=1 | 20.0 (16.0–20.0) | 2.50 (2.00–4.00) | 0.50 (0.40–0.80) | 1.0 (1.0–1.0)"
@@ -96,7 +98,7 @@ def test_it_runs_and_both_find_the_same(tmp_path):
     assert [line.split(" |")[0] for line in lines if line.startswith("| ")][1:4] == [
         "| plain loop",
         "| Beam RunInference",
-        "| beam-detect",
+        "| beam-detect --engine=tensorflow",
     ]
     assert any("detections in common, 0 only one of them has" in line for line in lines)
     assert any(line.startswith("| 6 | ") for line in lines)
