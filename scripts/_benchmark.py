@@ -1,7 +1,7 @@
 """How fast the job is beside what people write and what the machine can do, and how much memory it takes.
 
 The contenders run over the same pictures, each in processes of its own, in turn, `--rounds` times; what they find is
-compared, too. After that each runs once more for its memory, because looking at it takes time.
+compared, too. After that each does some of them once more for its memory, because looking at it takes time.
 
 - Steady rate: pictures a second once the model is open. Of the job it is all inputs over the whole detect stage: Beam's
   fixed cost, writing the tables, and waiting for the slower detector process are in it.
@@ -25,6 +25,9 @@ from scripts._benchmark_agreement import agreement_line, compare
 from scripts._benchmark_contenders import Contender, Job, Run, contenders
 from scripts._benchmark_measuring import heading, say, spread, tree_pss
 from scripts._benchmark_pictures import make_pictures, write_list
+
+#: Of these a contender's memory is looked at: it has grown to its size by then.
+MEMORY_PICTURES = 200
 
 
 def speed(contenders: Sequence[Contender], listing: Path, work: Path, rounds: int) -> list[list[Run]]:
@@ -135,10 +138,11 @@ def benchmark(options: argparse.Namespace, work: Path) -> list[str]:
         rivals = contenders(options.model, options.job_flag)
         listing = write_list(work / "pictures.txt", inputs)
         runs = speed(rivals, listing, work, options.rounds)
-        memory = [with_memory(rival, listing, work / f"memory-{i}")[1] for i, rival in enumerate(rivals)]
+        some = write_list(work / "some.txt", inputs[:MEMORY_PICTURES])
+        memory = [with_memory(rival, some, work / f"memory-{i}")[1] for i, rival in enumerate(rivals)]
         lines += [
             f"{len(inputs):,} pictures {source}, {size / 1e3:.0f} kB each on average; {options.model};"
-            f" medians of {options.rounds} (least–greatest), in turn.",
+            f" medians of {options.rounds} (least–greatest), in turn; memory with the first {MEMORY_PICTURES}.",
             "",
             *speed_table(rivals, runs, memory, len(inputs)),
             "",

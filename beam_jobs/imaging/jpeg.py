@@ -1,6 +1,10 @@
 """The pixels of ordinary JPEGs, quicker than Pillow makes them: both have libjpeg-turbo, and give the same bytes.
 
 Pillow keeps four bytes a pixel and copies them into three; simplejpeg has libjpeg-turbo write three.
+
+They are decoded whole, although libjpeg-turbo could halve them on its way: that averages pixels of which the models'
+resizing takes some. On 50 of COCO's images at twice their size it spared coco-ssd 0.9 of 5.3 ms, and moved boxes by 3.5
+pixels (median), scores by up to 0.28, and AP from 0.259 to 0.251.
 """
 
 from __future__ import annotations
