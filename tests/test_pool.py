@@ -126,6 +126,18 @@ def test_the_detector_is_loaded_once_a_process(works):
         pool.close()
 
 
+def test_what_was_begun_is_done_once(works):
+    pool = DetectorPool(spec("colours"), PictureSettings(), 2)
+    try:
+        pool.begin(works[:4])
+        futures = [pool.submit(works[4:]), pool.submit(works[:4])]
+        rows = Rows.of(reply.rows for future in futures for reply in future.result(60))
+        assert sorted(rows.tables["images"]["input"].to_pylist()) == [work.input for work in works]
+        assert pool.tally.pictures == len(works)
+    finally:
+        pool.close()
+
+
 def test_a_detector_that_cannot_be_opened_is_refused_with_its_reason():
     pool = DetectorPool(spec("refuses"), PictureSettings(), 2)
     try:

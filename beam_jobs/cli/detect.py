@@ -262,9 +262,8 @@ def _run_here(
     """Does what is left of the plan in this process and with its `pool`, and what follows."""
     with Progress(sum(plan.parts[part] for part in todo), pool.tally):
         try:
-            source.lend(pool)
             stage = DetectStage(pool)
-            done = run_local(root, source, todo, group_size, beam_args)
+            done = run_local(root, source, pool, todo, group_size, beam_args)
         except Exception as error:
             # Beam gives the error of a step as text. The pool has its own, whole.
             raise (pool.error or JobError(engines.reason(error))) from error

@@ -69,6 +69,7 @@ class DetectorPool:
         self.peak_rss = 0
         self._setup = Setup(spec, settings, tuple(sys.path), tuple(beam_args))
         self._verbose = verbose
+        self._begun: dict[tuple[Work, ...], Future[list[Reply]]] = {}
         self._tasks: queue.SimpleQueue[tuple[tuple[Work, ...], Future[list[Reply]]] | None] = queue.SimpleQueue()
         self._first: Future[DetectorInfo] = Future()
         self._lock = threading.Lock()
@@ -102,10 +103,17 @@ class DetectorPool:
         """
         return self._first.result()
 
+    def begin(self, group: Sequence[Work]) -> None:
+        """Has a group done for whoever submits the same one later. For one thread, before anything is submitted."""
+        self._begun[tuple(group)] = self.submit(group)
+
     def submit(self, group: Sequence[Work]) -> Future[list[Reply]]:
         """What becomes of a group, in one or more replies. The future raises UsageError or JobError."""
+        works = tuple(group)
+        if self._begun and (begun := self._begun.pop(works, None)) is not None:
+            return begun
         future: Future[list[Reply]] = Future()
-        self._tasks.put((tuple(group), future))
+        self._tasks.put((works, future))
         return future
 
     def add(self, tally: Tally) -> None:
