@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from beam_jobs.detectors import open_detector
 from beam_jobs.detectors.base import BatchKey, DetectorInfo, DetectorSpec, DoesNotFitError, Picture
 from beam_jobs.records import BoxMasks, Detections
+from tests.clips import number_of
 
 CATEGORIES = {1: "red", 2: "green", 3: "blue"}
 
 #: A picture of this width does what the fatal detectors are made for.
 FATAL_WIDTH = 13
+#: So does a frame of a clip that shows this number.
+FATAL_FRAME = 17
 
 
 class ColourDetector:
@@ -225,6 +228,24 @@ class Raise(_Fatal):
 
     def end(self) -> None:
         raise RuntimeError(f"cannot do {object()}")
+
+
+class KillsAtFrame(ColourDetector):
+    """Kills its process at a frame of a clip."""
+
+    def one(self, picture: Picture) -> Detections:
+        if number_of(picture) == FATAL_FRAME:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().one(picture)
+
+
+class HangsAtFrame(ColourDetector):
+    """Never comes back from a frame of a clip."""
+
+    def one(self, picture: Picture) -> Detections:
+        if number_of(picture) == FATAL_FRAME:
+            time.sleep(3600)
+        return super().one(picture)
 
 
 class Noting(ColourDetector):

@@ -1,0 +1,153 @@
+"""Runs over clips: every frame once, the same tables whatever the ranges, and frames that kill or hang."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from beam_jobs.cli.main import main
+from beam_jobs.detectors.base import DetectorSpec
+from beam_jobs.errors import JobError
+from beam_jobs.formats.rows import Rows, RowsBuilder
+from beam_jobs.processes.feed import Feeder
+from beam_jobs.processes.picture import PictureSettings, Work
+from beam_jobs.processes.pool import DetectorPool
+from beam_jobs.records import ImageKey, frame_id_of
+from beam_jobs.runs.check import check_run
+from beam_jobs.runs.manifest import Manifest
+from beam_jobs.runs.parts import commit_part
+from beam_jobs.runs.plan import PlannedInput
+from tests.clips import make_clip, make_sound
+from tests.fake_detectors import CATEGORIES, FATAL_FRAME
+from tests.pictures import write_pictures
+
+FAKE = "--model=tests.fake_detectors:colours"
+
+
+def detect(output: Path, *words: str) -> Manifest:
+    assert main(["detect", f"--output={output}", FAKE, *words]) == 0
+    assert list(check_run(str(output))) == []
+    return Manifest.read(str(output))
+
+
+def encoded(paths: list[Path], settings: PictureSettings, factory: str = "colours", processes: int = 2) -> list[bytes]:
+    spec = DetectorSpec("factory", "fake", f"tests.fake_detectors:{factory}", "f" * 64, CATEGORIES)
+    pool = DetectorPool(spec, settings, processes)
+    try:
+        feeder = Feeder.of(pool, settings)
+        works = tuple(Work(ImageKey(i, str(path), path.name), i) for i, path in enumerate(paths))
+        return [rows.rows for rows in (*feeder.put(0, works), *feeder.drain())]
+    finally:
+        pool.close()
+
+
+def planned(path: Path) -> PlannedInput:
+    return PlannedInput(0, ImageKey(1, str(path), path.name), 1, 1, 0)
+
+
+def test_every_frame_of_clips_among_pictures_leaves_once(tmp_path, capsys):
+    write_pictures(tmp_path / "in", 3)
+    make_clip(tmp_path / "in/a.mp4", 60, options={"bf": "2"})
+    make_clip(tmp_path / "in/b.avi", 20, options={"bf": "3"})
+    make_sound(tmp_path / "in/sound.mp4")
+    (tmp_path / "in/nothing.mp4").write_bytes(b"")
+    manifest = detect(tmp_path / "out", f"--input={tmp_path}/in", "--annotate", "--annotate_frames=30,59")
+    counts = manifest.counts
+    assert (counts.inputs, counts.images, counts.clips, counts.sequential_clips) == (85, 83, 2, 1)
+    assert counts.failures == {"empty": 1, "no_video": 1}
+    assert counts.annotated == 3 + 2
+    assert (tmp_path / "out/annotated/a.mp4#000030.jpg").exists()
+    assert "of which clips: 2" in capsys.readouterr().out
+    images = pd.read_parquet(tmp_path / "out/images")
+    of_clip = images[images.video == "a.mp4"]
+    assert of_clip.file_name.tolist() == [f"a.mp4#{n:06d}" for n in range(60)]
+    assert of_clip.image_id.tolist() == [frame_id_of("a.mp4", n) for n in range(60)]
+    assert of_clip.timestamp_s.tolist() == pytest.approx([n / 25 for n in range(60)])
+    assert images[images.video.isna()].timestamp_s.isna().all()
+    red = pd.read_parquet(tmp_path / "out/detections").query("video == 'a.mp4' and category == 'red'")
+    assert red.xmin.tolist() == pytest.approx([2 * n % 72 for n in range(60)], abs=2)
+    dataset = json.loads((tmp_path / "out/coco/dataset.json").read_text())
+    assert {"id": frame_id_of("a.mp4", 7), "file_name": "a.mp4#000007", "width": 96, "height": 64} in dataset["images"]
+
+
+@pytest.mark.parametrize("factory", ["colours", "Together"])
+def test_one_range_and_two_and_seven_give_the_same_tables(tmp_path, factory):
+    clip = make_clip(tmp_path / "a.mp4", 224, options={"bf": "2", "g": "32", "sc_threshold": "0"})
+    found = []
+    for size, ranges in ((1000, 1), (128, 2), (32, 7)):
+        some = encoded([clip], PictureSettings(range_frames=size, batch_pixels=4000), factory)
+        assert Rows.of(some).tables["spans"].num_rows == ranges
+        root = tmp_path / str(size)
+        commit_part(str(root), 0, [planned(clip)], some)
+        found.append([(root / name / "part-00000.parquet").read_bytes() for name in ("images", "detections")])
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(("factory", "code"), [("KillsAtFrame", "crashed"), ("HangsAtFrame", "timed_out")])
+def test_a_frame_that_is_fatal_costs_itself_only(tmp_path, factory, code):
+    for name in ("a.mp4", "a.avi"):
+        clip = make_clip(tmp_path / name, 40, options={"bf": "2"})
+        some = encoded([clip], PictureSettings(max_seconds=2.0), factory)
+        counts = commit_part(str(tmp_path / f"{name}-out"), 0, [planned(clip)], some).counts
+        assert (counts.images, counts.failures) == (39, {code: 1})
+        (failure,) = Rows.of(some).tables["failures"].to_pylist()
+        assert (failure["frame"], failure["file_name"]) == (FATAL_FRAME, f"{name}#{FATAL_FRAME:06d}")
+
+
+def test_a_frame_without_a_row_is_noticed(tmp_path):
+    clip = make_clip(tmp_path / "a.mp4", 30)
+    some = encoded([clip], PictureSettings(range_frames=10))
+    with pytest.raises(JobError, match="leave out"):
+        commit_part(str(tmp_path / "out"), 0, [planned(clip)], some[:-1])
+    builder = RowsBuilder("m", {})
+    builder.span(0, 0, None, 2)
+    with pytest.raises(JobError, match="2 have no row"):
+        commit_part(str(tmp_path / "out"), 0, [planned(clip)], [builder.encode()])
+
+
+def test_frames_that_flags_choose(tmp_path):
+    make_clip(tmp_path / "in/a.mp4", 60)
+    manifest = detect(tmp_path / "out", f"--input={tmp_path}/in", "--fps=5", "--start=00:00:01", "--annotate")
+    assert pd.read_parquet(tmp_path / "out/images").frame.tolist() == list(range(25, 60, 5))
+    assert manifest.counts.annotated == 0
+    for words in (
+        ["--fps=2", "--every=3"],
+        ["--start=2", "--end=1"],
+        ["--every=2", "--input_format=image"],
+        ["--annotate_every=2"],
+    ):
+        assert main(["detect", f"--output={tmp_path}/no", FAKE, f"--input={tmp_path}/in", *words]) == 2
+
+
+def test_copies_of_a_clip_are_clips_of_their_own(tmp_path):
+    clip = make_clip(tmp_path / "in/a.mp4", 20)
+    (tmp_path / "in/b.mp4").write_bytes(clip.read_bytes())
+    manifest = detect(tmp_path / "out", f"--input={tmp_path}/in", "--dedupe")
+    assert (manifest.counts.images, manifest.counts.clips, manifest.counts.deduplicated) == (40, 2, 0)
+
+
+def test_clips_are_evaluated_by_the_names_of_their_frames(tmp_path):
+    make_clip(tmp_path / "in/a.mp4", 20)
+    boxes = [(2 * n % 72, 32, 24, 24) for n in range(20)]
+    truth = {
+        "images": [{"id": 500 + n, "file_name": f"a.mp4#{n:06d}", "width": 96, "height": 64} for n in range(20)],
+        "annotations": [
+            {"id": n + 1, "image_id": 500 + n, "category_id": 1, "bbox": box, "area": 576, "iscrowd": 0}
+            for n, box in enumerate(boxes)
+        ],
+        "categories": [{"id": 1, "name": "red"}],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    manifest = detect(tmp_path / "out", f"--input={tmp_path}/in", f"--ground_truth={tmp_path}/truth.json")
+    assert manifest.known_image_ids == 20
+    assert json.loads((tmp_path / "out/evaluation/metrics.json").read_text())["metrics"]["AP"] > 0.7
+
+
+def test_the_page_of_a_run_over_a_clip(tmp_path):
+    make_clip(tmp_path / "in/a.mp4", 20)
+    detect(tmp_path / "out", f"--input={tmp_path}/in")
+    assert main(["report", str(tmp_path / "out"), f"--output={tmp_path}/page.html"]) == 0
+    assert "a.mp4#000005" in (tmp_path / "page.html").read_text()
