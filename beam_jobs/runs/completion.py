@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -36,6 +37,7 @@ class Launch(msgspec.Struct, frozen=True):
         environment: what decides the threads and the memory of a detector process.
         stage_s: wall-clock seconds of the launcher's stages so far.
         submitted: when the parts were begun.
+        taken_up: when the program was begun that goes on with the run; None the first time.
         max_failure_rate: a greater share of failed inputs makes it a failed run.
         evaluate: an evaluation is to follow, and is what makes the run a success.
         resumed: how often the run was taken up again.
@@ -57,6 +59,7 @@ class Launch(msgspec.Struct, frozen=True):
     evaluate: bool
     resumed: int = 0
     inputs_before: int = 0
+    taken_up: datetime | None = None
 
     def write(self, root: str) -> None:
         """Writes `_plan/launch.json`."""
@@ -68,10 +71,28 @@ class Launch(msgspec.Struct, frozen=True):
         return msgspec.json.decode(storage.read_bytes(storage.join(root, layout.LAUNCH)), type=Launch)
 
 
+class Clock(Protocol):
+    """What the launcher measured: seconds of its stages, `detect` among them, and of all so far."""
+
+    seconds: dict[str, float]
+
+    @property
+    def total(self) -> float: ...
+
+
+def added_up(stage_s: Mapping[str, float], total: float) -> dict[str, float]:
+    """The seconds of stages, with those between them as `other`, and the `total` to which they add up."""
+    stages = {name: round(seconds, 3) for name, seconds in stage_s.items() if name not in ("other", "total")}
+    # By another's clock, or one that was set meanwhile, all may seem to be less than its parts.
+    total = max(round(total, 3), round(sum(stages.values()), 3))
+    return {**stages, "other": round(total - sum(stages.values()), 3), "total": total}
+
+
 def complete(
     root: str,
     launch: Launch,
     *,
+    clock: Clock | None = None,
     cpu_s: dict[str, float] | None = None,
     model_mb: int | None = None,
     rss_mb: int | None = None,
@@ -79,20 +100,21 @@ def complete(
     """Writes what follows the parts: ids settled, COCO files, `run.json`. May be done again after it was interrupted.
 
     Args:
+        clock: where the launcher is here to measure its stages; else they are taken from the time of day.
         cpu_s, model_mb, rss_mb: as in the manifest, where they are known.
     """
-    start, now = time.monotonic(), datetime.now(UTC)
+    start, submitted = time.monotonic(), datetime.now(UTC)
     plan = Plan.read(root)
     outcome = finalise(root, plan)
     counts = outcome.counts
-    detect_s = (now - launch.submitted).total_seconds()
     ended = datetime.now(UTC)
-    stage_s = {
-        **launch.stage_s,
-        "detect": round(detect_s, 3),
-        "finalise": round(time.monotonic() - start, 3),
-        "total": round((ended - launch.started).total_seconds(), 3),
-    }
+    if clock is None:
+        detect_s = max(0.0, (submitted - launch.submitted).total_seconds())
+        stage_s, total = {**launch.stage_s, "detect": detect_s}, ended - (launch.taken_up or launch.started)
+        total_s = total.total_seconds()
+    else:
+        detect_s, stage_s, total_s = clock.seconds["detect"], clock.seconds, clock.total
+    stage_s = added_up({**stage_s, "finalise": time.monotonic() - start}, total_s)
     rate = counts.failed / counts.inputs if counts.inputs else 0.0
     failed = rate > launch.max_failure_rate or (counts.failed and not counts.images)
     manifest = Manifest(

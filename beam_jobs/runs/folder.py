@@ -13,7 +13,7 @@ from beam_jobs import storage
 from beam_jobs.errors import UsageError
 from beam_jobs.formats.evaluated import EVALUATION_FILES, SHARDS_FOLDER
 from beam_jobs.formats.tables import TABLES
-from beam_jobs.runs import layout, progress
+from beam_jobs.runs import layout, log, progress
 from beam_jobs.runs.plan import PARTS_A_SLICE, Plan, read_part
 
 #: Files of a plan that is not written to its end.
@@ -144,6 +144,7 @@ def _old_plan(root: str) -> Plan:
 def _owned(root: str, plan: Plan) -> Iterator[str]:
     """Every path that the run may have written, relative to `root`, but for the plan itself."""
     yield from (layout.SUCCESS, layout.MANIFEST)
+    yield from (f"{layout.LOG_FOLDER}/{name}" for name in log.names(root))
     yield from (layout.COCO_DETECTIONS, layout.COCO_MASKS, layout.COCO_KEYPOINTS, layout.COCO_DATASET)
     for part in range(len(plan.parts)):
         if plan.job.get("annotation"):

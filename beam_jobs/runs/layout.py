@@ -20,6 +20,7 @@ COCO_KEYPOINTS = "coco/detections_keypoints.json"
 COCO_DATASET = "coco/dataset.json"
 ANNOTATED_FOLDER = "annotated"
 MANIFEST = "run.json"
+LOG_FOLDER = "log"
 SUCCESS = "_SUCCESS"
 #: Where `--ground_truth` has its metrics.
 EVALUATION_FOLDER = "evaluation"

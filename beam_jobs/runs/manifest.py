@@ -80,7 +80,7 @@ class Manifest(msgspec.Struct, frozen=True):
     known_image_ids: int | None
     renamed: list[Renamed]
     detector: DetectorRecord
-    #: Wall-clock seconds of the stages of the launcher.
+    #: Wall-clock seconds of the stages of the launcher, and between them (`other`); they add up to `total`.
     stage_s: dict[str, float]
     #: Seconds of all detector processes together, as a clock shows them.
     work_s: dict[str, float]

@@ -56,13 +56,20 @@ class Begun:
         return storage.exists(storage.join(self.root, layout.SUCCESS))
 
     def taken_up(
-        self, stage_s: Mapping[str, float], done: Mapping[int, Counts], max_failure_rate: float, *, evaluate: bool
+        self,
+        stage_s: Mapping[str, float],
+        done: Mapping[int, Counts],
+        max_failure_rate: float,
+        *,
+        begun: datetime,
+        evaluate: bool,
     ) -> Launch:
         """The launch of what is left.
 
         Args:
             stage_s: wall-clock seconds of the launcher's stages so far.
             done: the parts that are committed.
+            begun: when the program was.
         """
         return msgspec.structs.replace(
             self.launch,
@@ -70,6 +77,7 @@ class Begun:
             submitted=datetime.now(UTC),
             max_failure_rate=max_failure_rate,
             evaluate=evaluate,
+            taken_up=begun,
             resumed=self.launch.resumed + 1,
             inputs_before=sum(counts.inputs for counts in done.values()),
         )
