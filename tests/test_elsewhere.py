@@ -213,7 +213,7 @@ def test_a_pool_grows_with_its_users():
         return pool
 
     pool = Pool()
-    shared = SharedPool(lambda stack: closed_by(stack, pool), grow_to=3)  # type: ignore[arg-type, return-value]
+    shared = SharedPool(lambda stack: closed_by(stack, pool), grow_to=3)
     sizes = [shared.acquire().size for _ in range(4)]
     assert sizes == [1, 2, 3, 3]
     for _ in sizes:

@@ -17,7 +17,8 @@ import pytest
 from beam_jobs import storage
 from beam_jobs.cli.main import main
 from beam_jobs.runs import layout
-from beam_jobs.runs.completion import Launch, complete
+from beam_jobs.runs.completion import complete
+from beam_jobs.runs.launch import Launch
 from beam_jobs.runs.log import ALL_LINES, RunLog
 from beam_jobs.runs.manifest import Manifest
 from tests.pictures import encode, picture, write_pictures

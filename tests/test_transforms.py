@@ -167,7 +167,7 @@ def test_a_pool_is_made_for_its_first_user_and_closed_by_its_last(monkeypatch):
         stack.callback(pool.close)
         return pool
 
-    shared = SharedPool(lambda stack: closed_by(stack, Pool()))  # type: ignore[arg-type, return-value]
+    shared = SharedPool(lambda stack: closed_by(stack, Pool()))
     first = shared.acquire()
     assert shared.acquire() is first
     shared.release()

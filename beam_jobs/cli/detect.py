@@ -17,7 +17,14 @@ import msgspec
 
 from beam_jobs import engines, pipelines, storage
 from beam_jobs.cli import interrupt
-from beam_jobs.cli.detect_begin import KNOWN_LATER, check_same, keep_others_out, write_plan
+from beam_jobs.cli.detect_begin import (
+    KNOWN_LATER,
+    check_same,
+    check_since,
+    earlier_run,
+    keep_others_out,
+    write_plan,
+)
 from beam_jobs.cli.detect_job import (
     check_evaluated,
     check_paths,
@@ -48,14 +55,16 @@ from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.processes.samples import Sampler
 from beam_jobs.processes.settings import process_settings
 from beam_jobs.runs import layout
-from beam_jobs.runs.completion import Launch, added_up, complete
+from beam_jobs.runs.completion import added_up, complete
 from beam_jobs.runs.folder import check_output, remove_run
+from beam_jobs.runs.launch import Launch
 from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.manifest import Manifest, mark_success
-from beam_jobs.runs.parts import file_record
+from beam_jobs.runs.parts import commit_part, file_record
 from beam_jobs.runs.plan import Plan, Planner
 from beam_jobs.runs.progress import remove_progress
 from beam_jobs.runs.resume import Begun, parts_done, read_begun, sweep
+from beam_jobs.runs.since import Comparison
 from beam_jobs.words import counted
 
 if TYPE_CHECKING:
@@ -127,6 +136,9 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
                 say(f"{options.output} is complete: there is nothing left to do.")
                 say(summary(options.output, Manifest.read(root)))
                 return DONE
+        earlier = None if begun else earlier_run(options, root)
+        if earlier:
+            check_since(options, earlier, job, leave_out=KNOWN_LATER)
         with stages.time("plan"), status("looking for the inputs …"):
             truth, image_ids = truth_and_ids(options, root, job)
             matches = match_inputs(options)
@@ -136,6 +148,8 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             else:
                 planned = stack.enter_context(Planner(image_ids))
                 planned.add(not_below(root, not_here(options, beam_args, matches)))
+                if earlier:
+                    planned.leave_out(lambda found: Comparison(found, earlier, job.settings.max_bytes))
                 planned.arrange(options.limit)
         warn_of_runs(matches)
         if options.dedupe and isinstance(planned, Planner):
@@ -154,6 +168,8 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         with stages.time("model_open"), status(f"opening {job.spec.name} …"):
             info = pool.ready()
         job = _settled(job, info)
+        if earlier:
+            check_since(options, earlier, job)
         check_evaluated(options.iou_type, job.spec.name, info)
         if not local:
             pool.close()
@@ -168,6 +184,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         evaluate_here = truth is not None and not options.no_wait
         with stages.time("plan_write"):
             keep_others_out(stack, root, options.output)
+            interrupt.left_behind.append(f"--resume goes on with it; --overwrite starts {options.output} afresh.")
             if isinstance(planned, Begun):
                 check_same(options, planned, job)
                 sweep(root)
@@ -180,15 +197,25 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
                 remove_run(root)
                 plan, done = write_plan(planned, root, job), {}
                 launch = launch_of(
-                    options, job, info, matches, plan, stages.seconds, started, command, evaluate=evaluate_here
+                    options,
+                    job,
+                    info,
+                    matches,
+                    plan,
+                    stages.seconds,
+                    started,
+                    command,
+                    evaluate=evaluate_here,
+                    since=planned.since,
                 )
             launch.write(root)
         log.open(root)
         began(log, launch, processes, len(done))
-        interrupt.left_behind.append(f"--resume goes on with it; --overwrite starts {options.output} afresh.")
         source = replace(source, settings=job.settings, processes=processes)
         group_size = job.group_size or max(1, min(GROUP_SIZE, plan.inputs // (4 * (processes or MANY_PROCESSES))))
-        todo = [part for part in range(len(plan.parts)) if part not in done]
+        for part in (part for part, inputs in enumerate(plan.parts) if not inputs):
+            commit_part(root, part, [], [], log)
+        todo = [part for part, inputs in enumerate(plan.parts) if inputs and part not in done]
         if local:
             manifest = _run_here(root, plan, todo, source, group_size, launch, pool, beam_args, stages)
         else:
@@ -219,6 +246,11 @@ def _check_flags(options: argparse.Namespace, *, local: bool) -> None:
     if options.resume and (options.overwrite or options.dry_run):
         other = "--overwrite" if options.overwrite else "--dry_run"
         raise UsageError(f"--resume goes on with what is there, {other} does not: leave one of them out.")
+    if options.since and options.ground_truth:
+        raise UsageError(
+            "--since leaves pictures out, which --ground_truth would count as missed: give it as --image_ids, and"
+            " evaluate the runs together."
+        )
     if options.iou_type != "bbox" and not options.ground_truth:
         raise UsageError(f"--iou_type {options.iou_type} says what is evaluated: give --ground_truth SOURCE as well.")
     if options.dedupe and options.input_format == "tfrecord":

@@ -8,7 +8,7 @@ from types import TracebackType
 from beam_jobs.cli import interrupt
 from beam_jobs.cli.redaction import redacted
 from beam_jobs.errors import UsageError
-from beam_jobs.runs.completion import Launch
+from beam_jobs.runs.launch import Launch
 from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.manifest import Manifest
 from beam_jobs.words import counted

@@ -41,6 +41,10 @@ class InputsRecord(msgspec.Struct, frozen=True):
     folder_links_skipped: int
     special_files_skipped: int
     runs_skipped: int = 0
+    #: Of a run that was made `--since` another: how many inputs have other rows there now, none, or those of before.
+    changed: int = 0
+    gone: int = 0
+    unchanged: int = 0
 
 
 class DetectorRecord(msgspec.Struct, frozen=True):
