@@ -122,13 +122,13 @@ def run(options: argparse.Namespace) -> int:
         harness = Harness(folder, options.pictures, options.seeds, options.pause)
         clean = harness.clean("clean", str(folder / "in"), str(folder / "clean" / "out"), {})
         for name, fault in LOCAL.items():
-            if not options.only or options.only in name:
+            if _wanted(options, name):
                 if name == "disk full" and os.getuid() != 0:
                     print(f"{name}: left out, only root can make a small disk", file=sys.stderr)
                     continue
                 results[name] = harness.meet(name, fault, clean)
                 print(results[name].row(name), flush=True)
-        if not options.only or options.only in STORE:
+        if _wanted(options, STORE):
             store = stack.enter_context(running("s3"))
             keys = {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": TOKEN}
             environment = {**store.environment, **keys, "AWS_MAX_ATTEMPTS": "4", "AWS_RETRY_MODE": "standard"}
@@ -153,13 +153,17 @@ def run(options: argparse.Namespace) -> int:
     return 1 if broken else 0
 
 
+def _wanted(options: argparse.Namespace, name: str) -> bool:
+    return not options.only or any(words in name for words in options.only)
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="scripts/chaos", description=__doc__, allow_abbrev=False)
     parser.add_argument("--seeds", type=int, default=20, metavar="N", help="trials of each fault (%(default)s)")
     parser.add_argument("--pictures", type=int, default=200, metavar="N", help="of each run (%(default)s)")
     parser.add_argument("--pause", type=float, default=30.0, metavar="S", help="of SIGSTOP (%(default)g)")
-    parser.add_argument("--only", metavar="WORDS", help="faults whose name has these words in it")
+    parser.add_argument("--only", action="append", metavar="WORDS", help="faults whose name has these words in it")
     return run(parser.parse_args())
 
 
