@@ -166,8 +166,8 @@ def run(options: argparse.Namespace) -> int:
             f"`scripts/endurance --pictures {options.pictures} --workers {options.workers}`, {date.today()},"
             f" {here['cores']} cores of {here['processor']}: {counts.images:,} pictures and {counts.failed:,} failures"
             f" of {counts.inputs:,} inputs ({'exact' if exact else 'WRONG'}), {manifest.stage_s['detect']:,.0f} s,"
-            f" {manifest.pictures_per_s:,.0f} pictures/s; {manifest.detector.loads} detectors loaded; `beam-detect check`"
-            f" finds {'nothing' if not problems else problems[0]}; {len(samples)} samples.\n"
+            f" {manifest.pictures_per_s:,.0f} pictures/s; {manifest.detector.loads} detectors loaded;"
+            f" `beam-detect check` finds {'nothing' if not problems else problems[0]}; {len(samples)} samples.\n"
         )
         print("\n".join(report(samples, counts.images)))
         return 0 if exact and not problems else 1

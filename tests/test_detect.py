@@ -252,6 +252,17 @@ def test_a_fatal_picture_costs_itself_only(tmp_path):
     assert tables(tmp_path / "out")["failures"].file_name.tolist() == ["fatal.png"]
 
 
+def test_what_a_killed_process_was_writing_does_not_stay(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "in", 12)
+    (tmp_path / "in" / "z.png").write_bytes(encode(picture(13, 9)))
+    monkeypatch.setenv("BEAM_DETECT_TEST_MARKER", str(tmp_path / "out" / "annotated"))
+    words = (f"--input={tmp_path}/in", "--annotate", "--workers=1")
+    manifest = detect(tmp_path / "out", *words, model="--model=tests.fake_detectors:LeavesHalfAFile")
+    assert (manifest.counts.images, manifest.detector.loads) == (13, 2)
+    assert (tmp_path / "out" / "annotated-done").exists()
+    assert not list((tmp_path / "out").rglob(".tmp*"))
+
+
 def test_nothing_but_failures_is_a_failed_run(tmp_path, capsys):
     (tmp_path / "a.jpg").write_bytes(b"")
     (tmp_path / "b.jpg").write_bytes(b"hello")

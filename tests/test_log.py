@@ -73,6 +73,21 @@ def test_the_log_tells_what_a_run_did(tmp_path):
     assert SECRET not in "".join(path.read_text() for path in (tmp_path / "out").rglob("*.json*"))
 
 
+def test_a_file_that_changes_after_it_was_planned_is_told(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "in", 3)
+    late = encode(picture(70, 50))
+
+    def change(*_: object, **__: object) -> None:
+        (tmp_path / "in" / "picture-0001.png").write_bytes(late)
+
+    monkeypatch.setattr("beam_jobs.cli.detect.began", change)  # between the plan and the first part
+    manifest = detect(tmp_path / "out", f"--input={tmp_path}/in")
+    assert manifest.counts.images == 3
+    (line,) = of(tmp_path / "out", "changed")
+    assert line["input"].endswith("picture-0001.png")
+    assert line["message"].endswith(f"and {len(late)} when it was read.")
+
+
 def test_a_run_that_goes_on_adds_to_the_log(tmp_path, monkeypatch):
     write_pictures(tmp_path / "in", 4)
     output = tmp_path / "out"

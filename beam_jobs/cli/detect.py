@@ -323,6 +323,8 @@ def _run_here(
         cpu_s = stage.cpu_s(done)
     with status("writing the COCO files and the manifest …"):
         loads = pool.loads
+        if pool.lost:
+            sweep(root)
         if not loads:
             return complete(root, launch, clock=stages, cpu_s=cpu_s)
         model_mb = round(sum(load.bytes for load in loads) / len(loads) / 1e6)

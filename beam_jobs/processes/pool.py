@@ -68,6 +68,8 @@ class DetectorPool:
         self.log = log or RunLog()
         self.tally = Tally()
         self.loads: list[Load] = []
+        #: Processes that were lost at work. They may have left unfinished files.
+        self.lost = 0
         #: CPU seconds of the processes, by `SPENT_STEPS`.
         self.cpu_s: dict[str, float] = dict.fromkeys(SPENT_STEPS, 0.0)
         #: The most memory that any of the processes has held, in bytes.
@@ -202,6 +204,8 @@ class DetectorPool:
 
     def _log_lost(self, child: DetectorProcess, work: Work, lost: LostError, *, last: bool) -> None:
         error, uri = lost.error, display_name(work.key.uri)
+        with self._lock:
+            self.lost += 1
         if not self._closed:
             self.log.warning(error.stage, error.code, error.message, input=uri, process=child.pid, again=not last)
 

@@ -16,6 +16,8 @@ from beam_jobs.formats import tfrecord
 AHEAD_BYTES = 32 << 20
 #: Files of a store that a process reads at a time: with 30 ms an answer, 130 a second.
 STORE_READERS = 4
+#: How often a file that is written to meanwhile is read, and the first of the pauses between.
+_READS, _PAUSE_SECONDS = 4, 0.05
 
 #: A file's bytes; None of a TFRecord file, of which only the beginning was read.
 Content = bytes | None
@@ -99,7 +101,7 @@ def _size(content: Content | Exception) -> int:
 
 
 def read_picture(uri: str, limit: int, *, or_records: bool) -> Content:
-    """The bytes of a picture file.
+    """The bytes of a picture file. One that is written to meanwhile is read again, a few times.
 
     Args:
         limit: a file of more bytes is refused.
@@ -109,16 +111,26 @@ def read_picture(uri: str, limit: int, *, or_records: bool) -> Content:
         InputError: stage `read`: it cannot be read, or is too large.
     """
     try:
+        data = _read(uri, limit, or_records=or_records)
+    except OSError as error:
+        raise InputError("read", *why_unreadable(error)) from error
+    if data is not None and len(data) > limit:
+        raise InputError("read", "too_large", f"The file has more than {limit} bytes.")
+    return data
+
+
+def _read(uri: str, limit: int, *, or_records: bool) -> Content:
+    for attempt in range(1, _READS + 1):
         with storage.open_read(uri) as stream:
+            before = storage.stamp(stream)
             head = stream.read(tfrecord.HEAD_BYTES)
             if or_records and tfrecord.looks_like_tfrecord(head):
                 return None
             data = head + stream.read(limit + 1 - len(head))
-    except OSError as error:
-        raise InputError("read", *why_unreadable(error)) from error
-    if len(data) > limit:
-        raise InputError("read", "too_large", f"The file has more than {limit} bytes.")
-    return data
+            if storage.stamp(stream) == before:
+                return data
+        time.sleep(_PAUSE_SECONDS * attempt)
+    raise OSError(errno.ESTALE, "it was written to while it was read", uri)
 
 
 def why_unreadable(error: OSError) -> tuple[str, str]:
@@ -132,6 +144,6 @@ def why_unreadable(error: OSError) -> tuple[str, str]:
         errno.ENAMETOOLONG: "its name is too long",
         errno.EPROTONOSUPPORT: "no file system for such an address is installed",
         errno.EREMOTEIO: f"the store says {error.strerror}",
-        errno.ESTALE: "it was replaced while it was read",
+        errno.ESTALE: "it was written to, or replaced, while it was read",
     }.get(error.errno or 0, f"the system says {type(error).__name__}")
     return "unreadable", f"The file cannot be read: {reason}."

@@ -22,6 +22,7 @@ from beam_jobs.runs.manifest import (
 )
 from beam_jobs.runs.plan import Plan
 from beam_jobs.runs.progress import remove_progress
+from beam_jobs.runs.resume import sweep
 from beam_jobs.runs.since import rows_that_stand
 
 
@@ -115,6 +116,7 @@ def complete_elsewhere(parts: int, root: str, due: int) -> str:
     if parts != due:
         raise JobError(f"{parts} of {due} parts were committed: the run is not complete. Please report this.")
     launch = Launch.read(root)
+    sweep(root)  # nobody here knows whether a detector process was lost
     manifest = complete(root, launch)
     if manifest.status == "succeeded":
         mark_success(root)

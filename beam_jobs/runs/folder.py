@@ -7,8 +7,6 @@ import os
 import re
 from collections.abc import Iterator
 
-import msgspec
-
 from beam_jobs import storage
 from beam_jobs.errors import UsageError
 from beam_jobs.formats.evaluated import EVALUATION_FILES, SHARDS_FOLDER
@@ -136,8 +134,8 @@ def _old_plan(root: str) -> Plan:
             f"--overwrite: {root} holds files but no run of beam-detect (there is no {layout.PLAN} in it). Nothing was"
             " deleted: name another folder, or empty it yourself."
         ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--overwrite: {root}/{layout.PLAN} is not a plan of beam-detect: {error}") from None
+    except UsageError as error:
+        raise UsageError(f"--overwrite: {root}/{layout.PLAN} is not a plan of beam-detect: {error.__cause__}") from None
 
 
 def _owned(root: str, plan: Plan) -> Iterator[str]:

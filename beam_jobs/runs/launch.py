@@ -9,6 +9,7 @@ import msgspec
 
 from beam_jobs import storage
 from beam_jobs.runs import layout
+from beam_jobs.runs.documents import read_document
 from beam_jobs.runs.manifest import InputsRecord, ModelRecord
 
 
@@ -53,5 +54,5 @@ class Launch(msgspec.Struct, frozen=True):
 
     @staticmethod
     def read(root: str) -> Launch:
-        """The launch of the run in `root`."""
-        return msgspec.json.decode(storage.read_bytes(storage.join(root, layout.LAUNCH)), type=Launch)
+        """The launch of the run in `root`. Raises as `read_document` does."""
+        return read_document(root, layout.LAUNCH, Launch)

@@ -16,6 +16,7 @@ from beam_jobs.errors import JobError
 from beam_jobs.formats.rows import Rows
 from beam_jobs.formats.tables import DICTIONARY_COLUMNS, written
 from beam_jobs.runs import layout
+from beam_jobs.runs.documents import read_document
 from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.plan import PlannedInput
 
@@ -88,8 +89,8 @@ class PartRecord(msgspec.Struct, frozen=True):
 
     @staticmethod
     def read(root: str, part: int) -> PartRecord:
-        """The record of a part that is committed."""
-        return msgspec.json.decode(storage.read_bytes(storage.join(root, layout.part_record(part))), type=PartRecord)
+        """The record of a part that is committed. Raises as `read_document` does."""
+        return read_document(root, layout.part_record(part), PartRecord)
 
 
 def commit_part(
@@ -116,9 +117,21 @@ def commit_part(
     for row in rows.tables["failures"].to_pylist():
         about = {name: row[name] for name in ("file_name", "frame", "attempts")}
         log.warning(row["stage"], row["code"], row["message"], input=row["uri"], part=part, **about)
+    _log_changed(planned, rows.tables["images"], part, log)
     summary = f"Part {part}: {counts.images} pictures, {counts.failed} failures."
     log.info("write", "committed", summary, part=part, pictures=counts.images, failed=counts.failed)
     return record
+
+
+def _log_changed(planned: Sequence[PlannedInput], images: pa.Table, part: int, log: RunLog) -> None:
+    """Notes files that were of another size when they were read than when they were planned."""
+    sizes = {one.input: one.size for one in planned}
+    columns = (images[name].to_pylist() for name in ("input", "record", "bytes", "uri"))
+    for position, record, read, uri in zip(*columns, strict=True):
+        size = sizes[position]
+        if record < 0 and size is not None and size != read:
+            message = f"The file had {size} bytes when it was planned, and {read} when it was read."
+            log.warning("read", "changed", message, input=uri, part=part)
 
 
 def _write_tables(root: str, part: int, rows: Rows) -> list[FileRecord]:

@@ -22,10 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_jobs import storage
+from beam_jobs.errors import JobError
 from beam_jobs.formats.coco_ids import ImageIds
 from beam_jobs.matching import Found
 from beam_jobs.records import ImageKey
 from beam_jobs.runs import layout
+from beam_jobs.runs.documents import read_document
 from beam_jobs.runs.ids import Claim, Settled, proposed_id, settle
 from beam_jobs.runs.twins import find_twins
 
@@ -91,8 +93,8 @@ class Plan(msgspec.Struct, frozen=True):
 
     @staticmethod
     def read(root: str) -> Plan:
-        """The plan of the run in `root`."""
-        return msgspec.json.decode(storage.read_bytes(storage.join(root, layout.PLAN)), type=Plan)
+        """The plan of the run in `root`. Raises as `read_document` does."""
+        return read_document(root, layout.PLAN, Plan)
 
 
 class Before(Protocol):
@@ -209,7 +211,7 @@ class Planner:
         parts: list[int] = []
         writer = _SliceWriter(root)
         # A part without inputs makes tables without rows: who reads two runs as one finds both.
-        none = [[]] if self._before is not None and not self.inputs else []
+        none: list[list[PlannedInput]] = [[]] if self._before is not None and not self.inputs else []
         for part in chain(_parts(self, part_size), none):
             writer.add(part)
             parts.append(len(part))
@@ -234,9 +236,24 @@ class Planner:
 
 
 def read_part(root: str, part: int) -> list[PlannedInput]:
-    """The inputs of a part, in the order of the plan."""
-    data = storage.read_bytes(storage.join(root, layout.plan_slice(part // PARTS_A_SLICE)))
-    table = pq.ParquetFile(io.BytesIO(data)).read_row_group(part % PARTS_A_SLICE, use_threads=False)
+    """The inputs of a part, in the order of the plan.
+
+    Raises:
+        FileNotFoundError: the plan is not there.
+        JobError: it is damaged.
+    """
+    path = layout.plan_slice(part // PARTS_A_SLICE)
+    data = storage.read_bytes(storage.join(root, path))
+    try:
+        table = pq.ParquetFile(io.BytesIO(data)).read_row_group(part % PARTS_A_SLICE, use_threads=False)
+        return _planned(table)
+    # Whatever Arrow makes of it (ArrowInvalid, OSError, IndexError …), or a column that is missing or of another kind.
+    except Exception as error:
+        what = f"{type(error).__name__}: {str(error)[:200]}"
+        raise JobError(f"{path} is damaged ({what}). The run cannot go on: --overwrite replaces it.") from error
+
+
+def _planned(table: pa.Table) -> list[PlannedInput]:
     return [
         PlannedInput(
             r["input"],

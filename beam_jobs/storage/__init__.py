@@ -42,6 +42,7 @@ __all__ = [
     "remove_dir",
     "set_options",
     "size",
+    "stamp",
     "stat_remote",
     "walk_remote",
     "write_atomic",
@@ -112,6 +113,15 @@ def read_bytes(path: str, max_bytes: int | None = None) -> bytes:
     if len(data) > max_bytes:
         raise FileTooLargeError(path, max_bytes)
     return data
+
+
+def stamp(file: BinaryIO) -> tuple[int, int] | None:
+    """What changes when an open local file is written to: its size and time of change; None of others."""
+    try:
+        status = os.fstat(file.fileno())
+    except OSError:  # `io.UnsupportedOperation` is one
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def exists(path: str) -> bool:
