@@ -100,7 +100,9 @@ def test_the_manifest_lists_every_file_as_it_is(tmp_path):
     present = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()}
     annotated = {path for path in present if path.startswith("annotated/")}
     assert len(annotated) == manifest.counts.annotated == 5
-    assert present - annotated == {*listed, layout.MANIFEST, layout.SUCCESS}
+    logs = {path for path in present if path.startswith(f"{layout.LOG_FOLDER}/")}
+    assert len(logs) == 1
+    assert present - annotated - logs == {*listed, layout.MANIFEST, layout.SUCCESS}
     for path, file in listed.items():
         data = (tmp_path / "out" / path).read_bytes()
         assert (file.bytes, file.sha256) == (len(data), hashlib.sha256(data).hexdigest()), path
@@ -381,6 +383,7 @@ def test_overwrite_replaces_the_run_and_nothing_else(tmp_path):
         *(f"{name}/part-00000.parquet" for name in TABLES), "_plan/inputs-00000.parquet",
     }  # fmt: skip
     assert not (output / "annotated").exists()
+    assert len(list((output / layout.LOG_FOLDER).iterdir())) == 1
 
 
 def test_overwrite_removes_an_unfinished_run(tmp_path, capsys):

@@ -20,6 +20,8 @@ from beam_jobs.processes.messages import Setup
 from beam_jobs.processes.picture import PictureSettings, Reply, Tally, Work, refuse
 from beam_jobs.processes.settings import process_settings
 from beam_jobs.processes.spent import SPENT_STEPS, memory_of_machine
+from beam_jobs.runs.log import RunLog
+from beam_jobs.storage import display_name
 
 #: So many processes in a row that end while they open the detector end the job.
 MAX_FAILED_LOADS = 3
@@ -48,6 +50,7 @@ class DetectorPool:
     Args:
         beam_args: flags of Beam's, which hold the options of remote file systems.
         verbose: let the processes write to the terminal, for people who look for the cause of something.
+        log: hears of processes that are opened and lost.
     """
 
     def __init__(
@@ -58,9 +61,11 @@ class DetectorPool:
         *,
         beam_args: Sequence[str] = (),
         verbose: bool = False,
+        log: RunLog | None = None,
     ) -> None:
         if processes < 1:
             raise ValueError(f"processes must be at least 1, got {processes}")
+        self.log = log or RunLog()
         self.tally = Tally()
         self.loads: list[Load] = []
         #: CPU seconds of the processes, by `SPENT_STEPS`.
@@ -86,6 +91,11 @@ class DetectorPool:
     def size(self) -> int:
         """How many processes there are, or are starting."""
         return len(self._threads)
+
+    def pids(self) -> list[int]:
+        """The numbers of the processes."""
+        with self._lock:
+            return sorted(child.pid for child in self._children)
 
     def grow(self, processes: int) -> None:
         """Adds processes until there are so many. For one thread at a time."""
@@ -165,6 +175,7 @@ class DetectorPool:
                 reply = child.run(works, self._setup.settings.max_seconds, self._max_memory())
             except LostError as lost:
                 self._stop(child)
+                self._log_lost(child, works[lost.position], lost, last=attempt == ATTEMPTS)
                 shared, child = child.shares_calls, self._start(slot)
                 if attempt == ATTEMPTS and len(works) == 1:
                     reply = self._lost_reply(works[0], lost.error)
@@ -189,6 +200,11 @@ class DetectorPool:
         refuse(work, work.name, error, rows, tally, attempts=ATTEMPTS)
         return Reply(rows.encode(), (), tally)
 
+    def _log_lost(self, child: DetectorProcess, work: Work, lost: LostError, *, last: bool) -> None:
+        error, uri = lost.error, display_name(work.key.uri)
+        if not self._closed:
+            self.log.warning(error.stage, error.code, error.message, input=uri, process=child.pid, again=not last)
+
     def _start(self, slot: int) -> DetectorProcess:
         """A process with its detector open. Tries again when one ends on the way there."""
         while True:
@@ -201,6 +217,8 @@ class DetectorPool:
                 ready = child.open(self._setup)
             except LostError as lost:
                 self._stop(child)
+                if not self._closed:
+                    self.log.warning("open", lost.error.code, lost.error.message, process=child.pid)
                 with self._lock:
                     self._failed_loads += 1
                     if self._failed_loads >= MAX_FAILED_LOADS and not self._closed:
@@ -215,6 +233,8 @@ class DetectorPool:
                 with self._lock:
                     self._failed_loads = 0
                     self.loads.append(Load(time.monotonic(), ready.load_ms / 1e3, ready.model_bytes))
+                    took = round(ready.load_ms / 1e3, 3)
+                    self.log.info("open", "opened", f"Opened in {took:g} s.", process=child.pid, seconds=took)
                     if not self._first.done():
                         self._first.set_result(ready.info)
                 return child

@@ -23,7 +23,7 @@ from beam_jobs.runs.plan import Plan, read_part
 
 _CHUNK = 1 << 20
 #: Folders in which a run has nothing but what the manifest lists.
-_OWN = (*TABLES, "coco", layout.EVALUATION_FOLDER)
+_OWN = (*TABLES, "coco", layout.EVALUATION_FOLDER, "superseded")
 
 
 @dataclass(slots=True)

@@ -41,6 +41,10 @@ class InputsRecord(msgspec.Struct, frozen=True):
     folder_links_skipped: int
     special_files_skipped: int
     runs_skipped: int = 0
+    #: Of a run that was made `--since` another: how many inputs have other rows there now, none, or those of before.
+    changed: int = 0
+    gone: int = 0
+    unchanged: int = 0
 
 
 class DetectorRecord(msgspec.Struct, frozen=True):
@@ -80,7 +84,7 @@ class Manifest(msgspec.Struct, frozen=True):
     known_image_ids: int | None
     renamed: list[Renamed]
     detector: DetectorRecord
-    #: Wall-clock seconds of the stages of the launcher.
+    #: Wall-clock seconds of the stages of the launcher, and between them (`other`); they add up to `total`.
     stage_s: dict[str, float]
     #: Seconds of all detector processes together, as a clock shows them.
     work_s: dict[str, float]

@@ -16,6 +16,7 @@ from beam_jobs.errors import JobError
 from beam_jobs.formats.rows import Rows
 from beam_jobs.formats.tables import DICTIONARY_COLUMNS, written
 from beam_jobs.runs import layout
+from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.plan import PlannedInput
 
 
@@ -91,7 +92,9 @@ class PartRecord(msgspec.Struct, frozen=True):
         return msgspec.json.decode(storage.read_bytes(storage.join(root, layout.part_record(part))), type=PartRecord)
 
 
-def commit_part(root: str, part: int, planned: Sequence[PlannedInput], encoded: Iterable[bytes]) -> PartRecord:
+def commit_part(
+    root: str, part: int, planned: Sequence[PlannedInput], encoded: Iterable[bytes], log: RunLog
+) -> PartRecord:
     """Writes the tables of a part, then the record that it is committed. The same bytes on every try.
 
     A part that is committed stays as it is: a runner may try again what it only thought to be lost.
@@ -99,6 +102,7 @@ def commit_part(root: str, part: int, planned: Sequence[PlannedInput], encoded: 
     Args:
         planned: the inputs of the part.
         encoded: the encoded rows of all its groups, in any order.
+        log: hears of its failures, and that it is committed.
 
     Raises:
         JobError: the rows do not account for every input exactly once.
@@ -109,6 +113,11 @@ def commit_part(root: str, part: int, planned: Sequence[PlannedInput], encoded: 
     counts = _account(part, planned, rows)
     record = PartRecord(part, counts, _write_tables(root, part, rows))
     record.write(root)
+    for row in rows.tables["failures"].to_pylist():
+        about = {name: row[name] for name in ("file_name", "frame", "attempts")}
+        log.warning(row["stage"], row["code"], row["message"], input=row["uri"], part=part, **about)
+    summary = f"Part {part}: {counts.images} pictures, {counts.failed} failures."
+    log.info("write", "committed", summary, part=part, pictures=counts.images, failed=counts.failed)
     return record
 
 

@@ -16,13 +16,16 @@ from types import ModuleType
 from typing import Any, BinaryIO, cast
 
 from beam_jobs.storage import local, objects, remote
+from beam_jobs.storage.appender import Appender, LocalAppender, RemoteAppender
 from beam_jobs.storage.entry import Entry
 from beam_jobs.storage.local import TEMP_PREFIX
 
 __all__ = [
     "TEMP_PREFIX",
+    "Appender",
     "Entry",
     "FileTooLargeError",
+    "appender",
     "atomic_writer",
     "display_name",
     "exclusive",
@@ -154,6 +157,11 @@ def write_atomic(path: str, data: bytes) -> None:
     """Write a whole file, as `atomic_writer` does."""
     with atomic_writer(path) as file:
         file.write(data)
+
+
+def appender(path: str) -> Appender:
+    """A new file that grows by whole lines, for logs; several where files cannot grow (`name-00000.jsonl` …)."""
+    return RemoteAppender(path) if is_remote(path) else LocalAppender(path)
 
 
 @contextlib.contextmanager

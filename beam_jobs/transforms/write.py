@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
+from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.parts import commit_part
 from beam_jobs.runs.plan import read_part
 
@@ -36,11 +37,25 @@ class WriteParts(beam.PTransform):
 class _CommitPart(beam.DoFn):
     def __init__(self, root: str) -> None:
         self._root = root
+        self._log: RunLog | None = None
         self._cpu_us = Metrics.counter(NAMESPACE, WRITE_CPU)
+
+    def setup(self) -> None:
+        self._log = RunLog()
+        self._log.open(self._root)
+
+    def finish_bundle(self) -> None:
+        assert self._log is not None
+        self._log.flush()
+
+    def teardown(self) -> None:
+        if self._log is not None:
+            self._log.close()
 
     def process(self, rows: tuple[int, Iterable[bytes]]) -> Iterator[int]:
         start = time.thread_time()
         part, encoded = rows
-        commit_part(self._root, part, read_part(self._root, part), encoded)
+        assert self._log is not None
+        commit_part(self._root, part, read_part(self._root, part), encoded, self._log)
         self._cpu_us.inc(int((time.thread_time() - start) * 1e6))
         yield part
