@@ -209,7 +209,7 @@ class Planner:
         parts: list[int] = []
         writer = _SliceWriter(root)
         # A part without inputs makes tables without rows: who reads two runs as one finds both.
-        none = [[]] if self._before is not None and not self.inputs else []
+        none: list[list[PlannedInput]] = [[]] if self._before is not None and not self.inputs else []
         for part in chain(_parts(self, part_size), none):
             writer.add(part)
             parts.append(len(part))
