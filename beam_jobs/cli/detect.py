@@ -208,10 +208,10 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
                     evaluate=evaluate_here,
                     since=planned.since,
                 )
-            launch.write(root)
+            launch = launch.begin(root, plan)
         log.open(root)
         began(log, launch, processes, len(done))
-        source = replace(source, settings=job.settings, processes=processes)
+        source = replace(source, settings=job.settings, processes=processes, attempt=launch.attempt)
         group_size = job.group_size or max(1, min(GROUP_SIZE, plan.inputs // (4 * (processes or MANY_PROCESSES))))
         for part in (part for part, inputs in enumerate(plan.parts) if not inputs):
             commit_part(root, part, [], [], log)

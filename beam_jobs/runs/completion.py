@@ -12,7 +12,7 @@ import msgspec
 from beam_jobs.errors import JobError
 from beam_jobs.runs import layout
 from beam_jobs.runs.finalise import finalise
-from beam_jobs.runs.launch import Launch
+from beam_jobs.runs.launch import Launch, check_attempt
 from beam_jobs.runs.manifest import (
     MANIFEST_VERSION,
     Manifest,
@@ -98,23 +98,26 @@ def complete(
         cpu_s=cpu_s,
         resumed=launch.resumed,
     )
+    check_attempt(root, launch.attempt)
     manifest.write(root)
     remove_progress(root)
     return manifest
 
 
-def complete_elsewhere(parts: int, root: str, due: int) -> str:
+def complete_elsewhere(parts: int, root: str, due: int, attempt: str) -> str:
     """`complete` for the last step of a pipeline, from `_plan/launch.json`; returns the manifest's path.
 
     Args:
         parts: how many were committed.
         due: how many the pipeline was to commit.
+        attempt: of the start that the pipeline is of.
 
     Raises:
         JobError: it is not all of them.
     """
     if parts != due:
         raise JobError(f"{parts} of {due} parts were committed: the run is not complete. Please report this.")
+    check_attempt(root, attempt)
     launch = Launch.read(root)
     sweep(root)  # nobody here knows whether a detector process was lost
     manifest = complete(root, launch)

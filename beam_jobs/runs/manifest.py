@@ -15,36 +15,12 @@ from beam_jobs.errors import UsageError
 from beam_jobs.runs import layout
 from beam_jobs.runs.parts import Counts, FileRecord
 from beam_jobs.runs.plan import Renamed
+from beam_jobs.runs.records import InputsRecord, ModelRecord
 
 MANIFEST_VERSION = 1
 
 #: Packages whose version may change a byte of the results.
 _PACKAGES = ("ai-edge-litert", "apache-beam", "numpy", "pillow", "pyarrow", "tensorflow")
-
-
-class ModelRecord(msgspec.Struct, frozen=True):
-    """The detector that ran: fingerprint is the sha256 of what it is made of; details are in its own words."""
-
-    name: str
-    fingerprint: str
-    engine: str
-    details: dict[str, str]
-
-
-class InputsRecord(msgspec.Struct, frozen=True):
-    """What was planned and what was left out before planning."""
-
-    planned: int
-    parts: int
-    repeated: int
-    hidden_skipped: int
-    folder_links_skipped: int
-    special_files_skipped: int
-    runs_skipped: int = 0
-    #: Of a run that was made `--since` another: how many inputs have other rows there now, none, or those of before.
-    changed: int = 0
-    gone: int = 0
-    unchanged: int = 0
 
 
 class DetectorRecord(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from beam_jobs.formats.rows import Rows
 from beam_jobs.formats.tables import DICTIONARY_COLUMNS, written
 from beam_jobs.runs import layout
 from beam_jobs.runs.documents import read_document
+from beam_jobs.runs.launch import check_attempt
 from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.plan import PlannedInput
 
@@ -94,7 +95,7 @@ class PartRecord(msgspec.Struct, frozen=True):
 
 
 def commit_part(
-    root: str, part: int, planned: Sequence[PlannedInput], encoded: Iterable[bytes], log: RunLog
+    root: str, part: int, planned: Sequence[PlannedInput], encoded: Iterable[bytes], log: RunLog, attempt: str = ""
 ) -> PartRecord:
     """Writes the tables of a part, then the record that it is committed. The same bytes on every try.
 
@@ -104,15 +105,18 @@ def commit_part(
         planned: the inputs of the part.
         encoded: the encoded rows of all its groups, in any order.
         log: hears of its failures, and that it is committed.
+        attempt: of the start that does it; see `check_attempt`.
 
     Raises:
-        JobError: the rows do not account for every input exactly once.
+        JobError: the rows do not account for every input exactly once, or another start has taken the run over.
     """
+    check_attempt(root, attempt)
     if storage.exists(storage.join(root, layout.part_record(part))):
         return PartRecord.read(root, part)
     rows = Rows.of(encoded)
     counts = _account(part, planned, rows)
     record = PartRecord(part, counts, _write_tables(root, part, rows))
+    check_attempt(root, attempt)
     record.write(root)
     for row in rows.tables["failures"].to_pylist():
         about = {name: row[name] for name in ("file_name", "frame", "attempts")}

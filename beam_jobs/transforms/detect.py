@@ -75,6 +75,7 @@ class PoolSource:
         handle: what makes it the same pool; give the same `PoolSource` to whatever shall share one.
         per_bundle: `processes` 0 is one for each bundle that the worker has at a time: where slots are shares of cores.
         tells: workers write down how far they are.
+        attempt: of the start of the run; see `check_attempt`.
     """
 
     spec: DetectorSpec
@@ -85,6 +86,7 @@ class PoolSource:
     handle: Shared
     per_bundle: bool = False
     tells: bool = False
+    attempt: str = ""
 
     def shared(self) -> SharedPool:
         """The pool of this worker."""

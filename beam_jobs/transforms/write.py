@@ -22,21 +22,24 @@ class WriteParts(beam.PTransform):
 
     Args:
         root: the run's folder.
+        attempt: of the start that the parts are written for.
     """
 
     root: str
+    attempt: str
 
     def expand(self, rows: beam.PCollection[tuple[int, bytes]]) -> beam.PCollection[int]:
         return (
             rows
             | "GatherPart" >> beam.GroupByKey()  # tuple[int, Iterable[bytes]]
-            | "CommitPart" >> beam.ParDo(_CommitPart(self.root)).with_output_types(int)
+            | "CommitPart" >> beam.ParDo(_CommitPart(self.root, self.attempt)).with_output_types(int)
         )
 
 
 class _CommitPart(beam.DoFn):
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, attempt: str) -> None:
         self._root = root
+        self._attempt = attempt
         self._log: RunLog | None = None
         self._cpu_us = Metrics.counter(NAMESPACE, WRITE_CPU)
 
@@ -56,6 +59,6 @@ class _CommitPart(beam.DoFn):
         start = time.thread_time()
         part, encoded = rows
         assert self._log is not None
-        commit_part(self._root, part, read_part(self._root, part), encoded, self._log)
+        commit_part(self._root, part, read_part(self._root, part), encoded, self._log, self._attempt)
         self._cpu_us.inc(int((time.thread_time() - start) * 1e6))
         yield part
