@@ -208,7 +208,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
                     evaluate=evaluate_here,
                     since=planned.since,
                 )
-            launch = launch.begin(root, plan)
+        launch = msgspec.structs.replace(launch, stage_s=dict(stages.seconds)).begin(root, plan)
         log.open(root)
         began(log, launch, processes, len(done))
         source = replace(source, settings=job.settings, processes=processes, attempt=launch.attempt)
