@@ -141,9 +141,10 @@ def _plan(name: str) -> bytes:
 
 
 def _manifest() -> bytes:
-    """A manifest, as plain JSON of the schema's own defaults would be too small to be of use."""
-    from beam_jobs.runs.manifest import DetectorRecord, InputsRecord, ModelRecord
+    """A manifest with something in each of its fields."""
+    from beam_jobs.runs.manifest import DetectorRecord
     from beam_jobs.runs.parts import Counts, FileRecord
+    from beam_jobs.runs.records import InputsRecord, ModelRecord
 
     model = ModelRecord("fake", "0" * 64, "python", {"input": "uint8"})
     file = FileRecord("images/part-00000.parquet", 3, 100, "0" * 64)
@@ -170,7 +171,7 @@ def _read_results(path: str) -> None:
     refused: list[UsageError] = []
     for iou_type in ("segm", "keypoints", "bbox"):
         try:
-            for source in result_sources(path, iou_type):  # type: ignore[arg-type]
+            for source in result_sources(path, iou_type):
                 source.read()
         except UsageError as error:
             refused.append(error)

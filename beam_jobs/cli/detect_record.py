@@ -14,8 +14,9 @@ from beam_jobs.detectors.base import DetectorInfo
 from beam_jobs.pipelines import DetectJob
 from beam_jobs.processes.settings import process_settings
 from beam_jobs.runs.launch import Launch
-from beam_jobs.runs.manifest import InputsRecord, Manifest, ModelRecord, machine, program_version, versions
+from beam_jobs.runs.manifest import Manifest, machine, program_version, versions
 from beam_jobs.runs.plan import Plan, Planner
+from beam_jobs.runs.records import InputsRecord, ModelRecord
 from beam_jobs.words import counted
 
 
