@@ -74,7 +74,7 @@ def detect(
         pipeline
         | "ReadPlan" >> ReadPlan(root, parts, group_size)  # Group
         | "DetectObjects" >> DetectObjects(source)  # tuple[int, bytes]
-        | "WriteParts" >> WriteParts(root)  # int
+        | "WriteParts" >> WriteParts(root, source.attempt)  # int
     )
 
 
@@ -84,7 +84,8 @@ def detect_and_finish(
     """Adds to a pipeline the detection of all parts, and the end of the run after them; yields the manifest's path."""
     from beam_jobs.transforms.finish import FinishRun
 
-    return detect(pipeline, root, source, parts, group_size) | "FinishRun" >> FinishRun(root, len(parts))
+    done = detect(pipeline, root, source, parts, group_size)
+    return done | "FinishRun" >> FinishRun(root, len(parts), source.attempt)
 
 
 def detect_in_order(

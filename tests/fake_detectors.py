@@ -207,6 +207,18 @@ class SegfaultOnce(_Fatal):
             os.kill(os.getpid(), signal.SIGSEGV)
 
 
+class LeavesHalfAFile(_Fatal):
+    """Dies, the first time, while it writes an annotated picture: a temporary file stays in the folder named."""
+
+    def end(self) -> None:
+        half = os.path.join(os.environ["BEAM_DETECT_TEST_MARKER"], ".tmp-beam-detect-0123")
+        if not os.path.exists(f"{os.environ['BEAM_DETECT_TEST_MARKER']}-done"):
+            for path in (half, f"{os.environ['BEAM_DETECT_TEST_MARKER']}-done"):
+                with open(path, "w"):
+                    pass
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Hang(_Fatal):
     """Never comes back."""
 

@@ -62,6 +62,13 @@ def test_what_is_no_finished_run_is_refused(tmp_path, capsys):
     assert f"{tmp_path} is not a run of beam-detect" in capsys.readouterr().err
 
 
+def _unlist_plan(run: Path) -> None:
+    manifest = Manifest.read(str(run))
+    files = [file for file in manifest.files if file.path != layout.PLAN]
+    msgspec.structs.replace(manifest, files=files).write(str(run))
+    (run / layout.PLAN).unlink()
+
+
 def _table(run: Path, name: str, part: int, change: Callable[[pa.Table], pa.Table]) -> None:
     """Changes a table and what is recorded of it, as a program would that writes wrong rows."""
     path = layout.part_table(name, part)
@@ -121,6 +128,7 @@ def _json(path: str, change: Callable[[list[dict[str, object]]], object]) -> Dam
     ("damage", "said"),
     [
         (lambda run: (run / "images/part-00001.parquet").unlink(), "images/part-00001.parquet cannot be read"),
+        (_unlist_plan, "the manifest has no _plan/plan.json"),
         (_cut("coco/detections.json"), "coco/detections.json has"),
         (_flip, "detections/part-00000.parquet has other content"),
         (_cut("annotated/0.png"), "annotated/0.png has"),

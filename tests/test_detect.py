@@ -100,7 +100,9 @@ def test_the_manifest_lists_every_file_as_it_is(tmp_path):
     present = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()}
     annotated = {path for path in present if path.startswith("annotated/")}
     assert len(annotated) == manifest.counts.annotated == 5
-    assert present - annotated == {*listed, layout.MANIFEST, layout.SUCCESS}
+    logs = {path for path in present if path.startswith(f"{layout.LOG_FOLDER}/")}
+    assert len(logs) == 1
+    assert present - annotated - logs == {*listed, layout.MANIFEST, layout.SUCCESS}
     for path, file in listed.items():
         data = (tmp_path / "out" / path).read_bytes()
         assert (file.bytes, file.sha256) == (len(data), hashlib.sha256(data).hexdigest()), path
@@ -250,6 +252,17 @@ def test_a_fatal_picture_costs_itself_only(tmp_path):
     assert tables(tmp_path / "out")["failures"].file_name.tolist() == ["fatal.png"]
 
 
+def test_what_a_killed_process_was_writing_does_not_stay(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "in", 12)
+    (tmp_path / "in" / "z.png").write_bytes(encode(picture(13, 9)))
+    monkeypatch.setenv("BEAM_DETECT_TEST_MARKER", str(tmp_path / "out" / "annotated"))
+    words = (f"--input={tmp_path}/in", "--annotate", "--workers=1")
+    manifest = detect(tmp_path / "out", *words, model="--model=tests.fake_detectors:LeavesHalfAFile")
+    assert (manifest.counts.images, manifest.detector.loads) == (13, 2)
+    assert (tmp_path / "out" / "annotated-done").exists()
+    assert not list((tmp_path / "out").rglob(".tmp*"))
+
+
 def test_nothing_but_failures_is_a_failed_run(tmp_path, capsys):
     (tmp_path / "a.jpg").write_bytes(b"")
     (tmp_path / "b.jpg").write_bytes(b"hello")
@@ -381,6 +394,7 @@ def test_overwrite_replaces_the_run_and_nothing_else(tmp_path):
         *(f"{name}/part-00000.parquet" for name in TABLES), "_plan/inputs-00000.parquet",
     }  # fmt: skip
     assert not (output / "annotated").exists()
+    assert len(list((output / layout.LOG_FOLDER).iterdir())) == 1
 
 
 def test_overwrite_removes_an_unfinished_run(tmp_path, capsys):

@@ -208,8 +208,12 @@ def test_a_pool_grows_with_its_users():
         def close(self) -> None:
             self.size = 0
 
+    def closed_by(stack, pool):
+        stack.callback(pool.close)
+        return pool
+
     pool = Pool()
-    shared = SharedPool(lambda: pool, grow_to=3)  # type: ignore[arg-type, return-value]
+    shared = SharedPool(lambda stack: closed_by(stack, pool), grow_to=3)
     sizes = [shared.acquire().size for _ in range(4)]
     assert sizes == [1, 2, 3, 3]
     for _ in sizes:

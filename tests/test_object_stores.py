@@ -9,13 +9,16 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from beam_jobs import matching, storage
+from beam_jobs.cli import detect as detect_command
 from beam_jobs.cli.main import main
 from beam_jobs.formats.tf_example import make_example
 from beam_jobs.formats.tfrecord import write_records
+from beam_jobs.runs.check import check_run
 from beam_jobs.runs.manifest import Manifest
 from beam_jobs.runs.parts import read_table
 from beam_jobs.storage import objects
@@ -174,11 +177,15 @@ def run_in_a_bucket(top: str, tmp_path: Path) -> None:
     assert manifest.status == "succeeded"
     assert manifest.counts.images == 8
     assert manifest.known_image_ids == 1
-    # What the manifest names is all that there is.
+    # What the manifest names is all that there is, but for the log.
     named = {file.path for file in manifest.files} | {"run.json", "_SUCCESS"}
     there = {entry.path[len(top) + 5 :] for entry in storage.walk_remote(f"{top}/out")}
     drawn = {name for name in there if name.startswith("annotated/")}
-    assert there - drawn == named
+    logs = sorted(name for name in there if name.startswith("log/"))
+    assert there - drawn - set(logs) == named
+    lines = [json.loads(line) for name in logs for line in storage.read_bytes(f"{top}/out/{name}").splitlines()]
+    assert [line["code"] for line in lines][-1] == "finished"
+    assert sum(line["code"] == "committed" for line in lines) == 3
     assert len(drawn) == manifest.counts.annotated == 8
     assert main(["detect", f"--output={top}/out", *words]) == 2, "it holds a run"
 
@@ -239,6 +246,28 @@ def test_options_reach_the_detector_processes_and_secrets_reach_nothing(
     shown["wrong"] = (printed.out + printed.err).encode()
     for secret in (SECRET, TOKEN):
         assert [name for name, text in shown.items() if secret.encode() in text] == []
+
+
+@pytest.mark.parametrize("when", ["began", "complete"])
+def test_of_two_jobs_in_one_folder_one_ends_and_the_other_says_so(
+    s3: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], when: str
+) -> None:
+    top = f"s3://{BUCKET}/{tmp_path.name}"
+    put_pictures(f"{top}/in", 4)
+    words = ["detect", FAKE, f"--input={top}/in", f"--output={top}/out", "--part_size=2", "--workers=1"]
+    original = getattr(detect_command, when)
+
+    def after_another(*given: Any, **more: Any) -> object:
+        command = [sys.executable, "-m", "beam_jobs", *words, "--min_score=0.2", "--overwrite"]
+        subprocess.run(command, check=True, capture_output=True)
+        return original(*given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(detect_command, when, after_another)
+        assert main(words) == 3
+    assert "Another beam-detect has begun" in capsys.readouterr().err
+    assert list(check_run(f"{top}/out")) == []
+    assert Manifest.read(f"{top}/out").job["min_score"] == 0.2
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from beam_jobs.formats.rows import RowsBuilder
 from beam_jobs.matching import Found
 from beam_jobs.records import MAX_IMAGE_ID, image_id_of
 from beam_jobs.runs import plan as plans
+from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.parts import commit_part
 from beam_jobs.runs.plan import Plan, Planner, read_part
 
@@ -105,5 +106,5 @@ def test_limit_takes_the_first_of_the_plan():
 def test_a_part_that_does_not_add_up_is_not_committed(tmp_path):
     planned, _, _ = arranged(files("a", "b"))
     with pytest.raises(JobError, match="2 inputs, of which 2 have no row"):
-        commit_part(str(tmp_path), 0, planned, [RowsBuilder("m", {}).encode()])
+        commit_part(str(tmp_path), 0, planned, [RowsBuilder("m", {}).encode()], RunLog())
     assert not list(tmp_path.iterdir())

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
+from beam_jobs import storage
 from beam_jobs.errors import InputError
-from beam_jobs.processes.reading import ReadAhead
+from beam_jobs.processes.reading import ReadAhead, read_picture
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -82,3 +83,28 @@ def test_files_of_a_store_are_read_side_by_side_and_taken_in_order():
     uris = [f"s3://b/{i}" for i in range(8)]
     with ReadAhead(uris, read) as files:
         assert [files.take() for _ in uris] == [uri.encode() for uri in uris]
+
+
+def test_a_file_that_is_written_to_is_read_again(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old" * 100)
+    stamps, changes = storage.stamp, iter((b"newer" * 200, b"newest" * 300))
+
+    def written_to(file):
+        if file.tell() and (data := next(changes, None)) is not None:
+            path.write_bytes(data)
+        return stamps(file)
+
+    monkeypatch.setattr(storage, "stamp", written_to)
+    data = read_picture(str(path), 1 << 20, or_records=False)
+    assert data == b"newest" * 300
+
+
+def test_a_file_that_never_rests_is_a_failure(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"x")
+    stamps = iter(range(100))
+    monkeypatch.setattr(storage, "stamp", lambda _: (next(stamps), 0))
+    with pytest.raises(InputError, match="it was written to, or replaced, while it was read") as refused:
+        read_picture(str(path), 1 << 20, or_records=True)
+    assert refused.value.code == "unreadable"

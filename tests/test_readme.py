@@ -42,6 +42,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words.append(f"--ground_truth={folder}/truth.json")
     assert main(["detect", *words]) == 0
     shutil.copytree(folder / "out", folder / "out-b")
+    write_pictures(folder / "in", 6)
+    (folder / "in" / names[0]).unlink()
+    since = [*words[:1], f"--output={folder}/out-tuesday", *words[2:4], f"--since={folder}/out", "--min_score=0"]
+    assert main(["detect", *since, f"--image_ids={folder}/truth.json"]) == 0
     return folder
 
 
@@ -78,7 +82,7 @@ def test_tables_and_outputs_are_those_of_a_run(folder):
         assert [column.split(" ")[0] for column in row.split(", ")] == schema.names
     listed = re.findall(r"^DIR/([\w./-]+)", README, re.M)
     tops = {path.split("/")[0].rstrip("…") for path in listed}
-    assert tops == {path.name for path in (folder / "out").iterdir()}
+    assert tops == {path.name for run in ("out", "out-tuesday") for path in (folder / run).iterdir()}
 
 
 def test_links_lead_somewhere():

@@ -229,6 +229,13 @@ def test_a_run_that_is_damaged(tmp_path: Path) -> None:
     assert "is not finished: it has no run.json; run it to its end" in refused(tmp_path / "run")
 
 
+def test_a_column_whose_name_is_no_text(tmp_path: Path) -> None:
+    pq.write_table(detections(np.random.default_rng(1), [1], 3), tmp_path / "a.parquet", store_schema=False)
+    data = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(data.replace(b"score", b"\x8ccore"))
+    assert "it cannot be read as Parquet" in refused(tmp_path / "a.parquet")
+
+
 def test_parquet_files(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     tables = [detections(rng, [5, 7], 40), detections(rng, [1, 2], 30)]

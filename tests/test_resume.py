@@ -24,7 +24,8 @@ from beam_jobs.formats.tf_example import make_example
 from beam_jobs.formats.tfrecord import write_records
 from beam_jobs.runs import layout
 from beam_jobs.runs.check import check_run
-from beam_jobs.runs.completion import Launch, complete
+from beam_jobs.runs.completion import complete
+from beam_jobs.runs.launch import Launch
 from beam_jobs.runs.manifest import Manifest, mark_success
 from beam_jobs.runs.resume import read_begun
 from tests.pictures import RED, encode, picture, write_pictures

@@ -163,7 +163,11 @@ def test_a_pool_is_made_for_its_first_user_and_closed_by_its_last(monkeypatch):
         def close(self):
             made[-1].append("closed")
 
-    shared = SharedPool(lambda: Pool())  # type: ignore[arg-type, return-value]
+    def closed_by(stack, pool):
+        stack.callback(pool.close)
+        return pool
+
+    shared = SharedPool(lambda stack: closed_by(stack, Pool()))
     first = shared.acquire()
     assert shared.acquire() is first
     shared.release()

@@ -17,6 +17,7 @@ from beam_jobs.processes.picture import PictureSettings, Work
 from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.records import ImageKey, frame_id_of
 from beam_jobs.runs.check import check_run
+from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.manifest import Manifest
 from beam_jobs.runs.parts import commit_part
 from beam_jobs.runs.plan import PlannedInput
@@ -81,7 +82,7 @@ def test_one_range_and_two_and_seven_give_the_same_tables(tmp_path, factory):
         some = encoded([clip], PictureSettings(range_frames=size, batch_pixels=4000), factory)
         assert Rows.of(some).tables["spans"].num_rows == ranges
         root = tmp_path / str(size)
-        commit_part(str(root), 0, [planned(clip)], some)
+        commit_part(str(root), 0, [planned(clip)], some, RunLog())
         found.append([(root / name / "part-00000.parquet").read_bytes() for name in ("images", "detections")])
     assert found[0] == found[1] == found[2]
 
@@ -91,7 +92,7 @@ def test_a_frame_that_is_fatal_costs_itself_only(tmp_path, factory, code):
     for name in ("a.mp4", "a.avi"):
         clip = make_clip(tmp_path / name, 40, options={"bf": "2"})
         some = encoded([clip], PictureSettings(max_seconds=2.0), factory)
-        counts = commit_part(str(tmp_path / f"{name}-out"), 0, [planned(clip)], some).counts
+        counts = commit_part(str(tmp_path / f"{name}-out"), 0, [planned(clip)], some, RunLog()).counts
         assert (counts.images, counts.failures) == (39, {code: 1})
         (failure,) = Rows.of(some).tables["failures"].to_pylist()
         assert (failure["frame"], failure["file_name"]) == (FATAL_FRAME, f"{name}#{FATAL_FRAME:06d}")
@@ -101,11 +102,11 @@ def test_a_frame_without_a_row_is_noticed(tmp_path):
     clip = make_clip(tmp_path / "a.mp4", 30)
     some = encoded([clip], PictureSettings(range_frames=10))
     with pytest.raises(JobError, match="leave out"):
-        commit_part(str(tmp_path / "out"), 0, [planned(clip)], some[:-1])
+        commit_part(str(tmp_path / "out"), 0, [planned(clip)], some[:-1], RunLog())
     builder = RowsBuilder("m", {})
     builder.span(0, 0, None, 2)
     with pytest.raises(JobError, match="2 have no row"):
-        commit_part(str(tmp_path / "out"), 0, [planned(clip)], [builder.encode()])
+        commit_part(str(tmp_path / "out"), 0, [planned(clip)], [builder.encode()], RunLog())
 
 
 def test_frames_that_flags_choose(tmp_path):

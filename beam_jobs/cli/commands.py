@@ -265,6 +265,12 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         help="so is one at which a detector process holds more (its share of the machine's memory, at least 4096)",
     )
     _switch(running, "resume", "go on with the run in DIR that was stopped; does nothing if it is complete")
+    running.add_argument(
+        "--since",
+        metavar="RUN_DIR",
+        help="only inputs that are new, or not what they were, since this run of the same job; DIR goes with it, and"
+        " lists what of it has other rows now, or is gone",
+    )
     _switch(running, "dry_run", "make the plan, open the model, show both, and stop")
     running.add_argument(
         "--config", metavar="TOML", help="a file of these flags (min_score = 0.5); the command line wins"

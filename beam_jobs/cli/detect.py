@@ -17,7 +17,14 @@ import msgspec
 
 from beam_jobs import engines, pipelines, storage
 from beam_jobs.cli import interrupt
-from beam_jobs.cli.detect_begin import KNOWN_LATER, check_same, keep_others_out, write_plan
+from beam_jobs.cli.detect_begin import (
+    KNOWN_LATER,
+    check_same,
+    check_since,
+    earlier_run,
+    keep_others_out,
+    write_plan,
+)
 from beam_jobs.cli.detect_job import (
     check_evaluated,
     check_paths,
@@ -31,6 +38,7 @@ from beam_jobs.cli.detect_job import (
     warn_of_runs,
     with_form,
 )
+from beam_jobs.cli.detect_log import began, end_of, finished
 from beam_jobs.cli.detect_record import dry_run, launch_of, why_failed
 from beam_jobs.cli.elsewhere import Elsewhere
 from beam_jobs.cli.importing import import_beam
@@ -44,15 +52,19 @@ from beam_jobs.formats.evaluated import EVALUATION_FILES
 from beam_jobs.pipelines import DetectJob
 from beam_jobs.processes.calls import batch_pixels
 from beam_jobs.processes.pool import DetectorPool
+from beam_jobs.processes.samples import Sampler
 from beam_jobs.processes.settings import process_settings
 from beam_jobs.runs import layout
-from beam_jobs.runs.completion import Launch, complete
+from beam_jobs.runs.completion import added_up, complete
 from beam_jobs.runs.folder import check_output, remove_run
+from beam_jobs.runs.launch import Launch
+from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.manifest import Manifest, mark_success
-from beam_jobs.runs.parts import file_record
+from beam_jobs.runs.parts import commit_part, file_record
 from beam_jobs.runs.plan import Plan, Planner
 from beam_jobs.runs.progress import remove_progress
 from beam_jobs.runs.resume import Begun, parts_done, read_begun, sweep
+from beam_jobs.runs.since import Comparison
 from beam_jobs.words import counted
 
 if TYPE_CHECKING:
@@ -74,8 +86,9 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Stages:
-    """Wall-clock seconds of the stages of a run."""
+    """Wall-clock seconds of the stages of a run, since the program was begun."""
 
+    begun: float = field(default_factory=time.monotonic)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -83,6 +96,11 @@ class _Stages:
         start = time.monotonic()
         yield
         self.seconds[name] = round(time.monotonic() - start, 3)
+
+    @property
+    def total(self) -> float:
+        """Seconds so far, those between the stages too."""
+        return time.monotonic() - self.begun
 
 
 def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence[str]) -> int:
@@ -107,7 +125,9 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         )
     check_output(root, overwrite=options.overwrite, resume=options.resume)
     begun = read_begun(root) if options.resume else None
+    log = RunLog()
     with ExitStack() as stack:
+        stack.push(end_of(log))
         with stages.time("model_files"):
             job = job_of(options, root)
         if begun:
@@ -116,6 +136,9 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
                 say(f"{options.output} is complete: there is nothing left to do.")
                 say(summary(options.output, Manifest.read(root)))
                 return DONE
+        earlier = None if begun else earlier_run(options, root)
+        if earlier:
+            check_since(options, earlier, job, leave_out=KNOWN_LATER)
         with stages.time("plan"), status("looking for the inputs …"):
             truth, image_ids = truth_and_ids(options, root, job)
             matches = match_inputs(options)
@@ -125,6 +148,8 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             else:
                 planned = stack.enter_context(Planner(image_ids))
                 planned.add(not_below(root, not_here(options, beam_args, matches)))
+                if earlier:
+                    planned.leave_out(lambda found: Comparison(found, earlier, job.settings.max_bytes))
                 planned.arrange(options.limit)
         warn_of_runs(matches)
         if options.dedupe and isinstance(planned, Planner):
@@ -136,13 +161,15 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         # On another runner the detector is opened here only to see whether it can be.
         here = processes if local else 1
         with stages.time("start"):
-            pool = DetectorPool(job.spec, job.settings, here, beam_args=beam_args, verbose=options.verbose)
+            pool = DetectorPool(job.spec, job.settings, here, beam_args=beam_args, verbose=options.verbose, log=log)
             stack.callback(pool.close)
             if not options.dry_run:
                 source = _source(job, processes, beam_args, options.verbose)  # imports Beam while the model is opened
         with stages.time("model_open"), status(f"opening {job.spec.name} …"):
             info = pool.ready()
         job = _settled(job, info)
+        if earlier:
+            check_since(options, earlier, job)
         check_evaluated(options.iou_type, job.spec.name, info)
         if not local:
             pool.close()
@@ -157,25 +184,40 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         evaluate_here = truth is not None and not options.no_wait
         with stages.time("plan_write"):
             keep_others_out(stack, root, options.output)
+            interrupt.left_behind.append(f"--resume goes on with it; --overwrite starts {options.output} afresh.")
             if isinstance(planned, Begun):
                 check_same(options, planned, job)
                 sweep(root)
                 plan, done = planned.plan, parts_done(root)
-                launch = planned.taken_up(stages.seconds, done, options.max_failure_rate, evaluate=evaluate_here)
+                launch = planned.taken_up(
+                    stages.seconds, done, options.max_failure_rate, begun=started, evaluate=evaluate_here
+                )
             else:
                 check_output(root, overwrite=options.overwrite, resume=options.resume)  # another may have begun
                 remove_run(root)
                 plan, done = write_plan(planned, root, job), {}
                 launch = launch_of(
-                    options, job, info, matches, plan, stages.seconds, started, command, evaluate=evaluate_here
+                    options,
+                    job,
+                    info,
+                    matches,
+                    plan,
+                    stages.seconds,
+                    started,
+                    command,
+                    evaluate=evaluate_here,
+                    since=planned.since,
                 )
-            launch.write(root)
-        interrupt.left_behind.append(f"--resume goes on with it; --overwrite starts {options.output} afresh.")
-        source = replace(source, settings=job.settings, processes=processes)
+        launch = msgspec.structs.replace(launch, stage_s=dict(stages.seconds)).begin(root, plan)
+        log.open(root)
+        began(log, launch, processes, len(done))
+        source = replace(source, settings=job.settings, processes=processes, attempt=launch.attempt)
         group_size = job.group_size or max(1, min(GROUP_SIZE, plan.inputs // (4 * (processes or MANY_PROCESSES))))
-        todo = [part for part in range(len(plan.parts)) if part not in done]
+        for part in (part for part, inputs in enumerate(plan.parts) if not inputs):
+            commit_part(root, part, [], [], log)
+        todo = [part for part, inputs in enumerate(plan.parts) if inputs and part not in done]
         if local:
-            manifest = _run_here(root, plan, todo, source, group_size, launch, pool, beam_args)
+            manifest = _run_here(root, plan, todo, source, group_size, launch, pool, beam_args, stages)
         else:
             after = list(interrupt.left_behind)
             running = _submit(root, todo, source, group_size, beam_args)
@@ -192,6 +234,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             evaluated, manifest = _evaluate(options, root, job, manifest, truth, beam_args)
         if manifest.status == "succeeded":
             mark_success(root)
+        finished(log, manifest)
     return _concluded(options, root, manifest, evaluated)
 
 
@@ -203,6 +246,11 @@ def _check_flags(options: argparse.Namespace, *, local: bool) -> None:
     if options.resume and (options.overwrite or options.dry_run):
         other = "--overwrite" if options.overwrite else "--dry_run"
         raise UsageError(f"--resume goes on with what is there, {other} does not: leave one of them out.")
+    if options.since and options.ground_truth:
+        raise UsageError(
+            "--since leaves pictures out, which --ground_truth would count as missed: give it as --image_ids, and"
+            " evaluate the runs together."
+        )
     if options.iou_type != "bbox" and not options.ground_truth:
         raise UsageError(f"--iou_type {options.iou_type} says what is evaluated: give --ground_truth SOURCE as well.")
     if options.dedupe and options.input_format == "tfrecord":
@@ -234,12 +282,15 @@ def _evaluate(
 ) -> tuple[Evaluated, Manifest]:
     from beam_jobs.cli.evaluate import evaluate, start_afresh
 
+    start = time.monotonic()
     request = evaluation_of(options, root, job)
     start_afresh(request.output, request.output)
     evaluated = evaluate(request, beam_args, truth)
     paths = (f"{layout.EVALUATION_FOLDER}/{name}" for name in EVALUATION_FILES)
     files = [*manifest.files, *(file_record(root, path) for path in paths)]
-    manifest = msgspec.structs.replace(manifest, status="succeeded", files=files)
+    seconds = time.monotonic() - start
+    stage_s = added_up({**manifest.stage_s, "evaluate": seconds}, manifest.stage_s["total"] + seconds)
+    manifest = msgspec.structs.replace(manifest, status="succeeded", files=files, stage_s=stage_s)
     manifest.write(root)
     return evaluated, manifest
 
@@ -269,9 +320,11 @@ def _run_here(
     launch: Launch,
     pool: DetectorPool,
     beam_args: Sequence[str],
+    stages: _Stages,
 ) -> Manifest:
     """Does what is left of the plan in this process and with its `pool`, and what follows."""
-    with Progress(sum(plan.parts[part] for part in todo), pool.tally):
+    total = sum(plan.parts[part] for part in todo)
+    with stages.time("detect"), Sampler(pool, pool.log, root), Progress(total, pool.tally):
         try:
             stage = DetectStage(pool)
             done = run_local(root, source, pool, todo, group_size, beam_args)
@@ -281,10 +334,13 @@ def _run_here(
         cpu_s = stage.cpu_s(done)
     with status("writing the COCO files and the manifest …"):
         loads = pool.loads
+        if pool.lost:
+            sweep(root)
         if not loads:
-            return complete(root, launch, cpu_s=cpu_s)
+            return complete(root, launch, clock=stages, cpu_s=cpu_s)
         model_mb = round(sum(load.bytes for load in loads) / len(loads) / 1e6)
-        return complete(root, launch, cpu_s=cpu_s, model_mb=model_mb, rss_mb=round(pool.peak_rss / 1e6))
+        rss_mb = round(pool.peak_rss / 1e6)
+        return complete(root, launch, clock=stages, cpu_s=cpu_s, model_mb=model_mb, rss_mb=rss_mb)
 
 
 def _submit(

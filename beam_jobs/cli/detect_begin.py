@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import Any
 
 import msgspec
 
@@ -14,9 +17,13 @@ from beam_jobs.errors import UsageError
 from beam_jobs.pipelines import DetectJob
 from beam_jobs.runs.plan import Plan, Planner
 from beam_jobs.runs.resume import Begun, differences
+from beam_jobs.runs.since import Earlier, read_earlier
 
 #: What of a job's identity is known only when its form is chosen and the detector is open.
 KNOWN_LATER = frozenset(("form", "engine", "batch_pixels", "group_size", "resizer"))
+
+#: What was asked for, and may differ in runs that are read as one.
+_OF_ONE_RUN = frozenset(("ground_truth", "iou_type", "limit", "since"))
 
 
 def check_same(
@@ -34,6 +41,43 @@ def check_same(
             f"--resume: {options.output} holds another run: {differ}. Give what it was begun with, or --overwrite to"
             " replace it."
         )
+
+
+def earlier_run(options: argparse.Namespace, root: str) -> Earlier | None:
+    """The run that `--since` names, if it does.
+
+    Raises:
+        UsageError: it is not finished, or is the one that is to be made.
+    """
+    if options.since is None:
+        return None
+    since = options.since if storage.is_remote(options.since) else os.path.abspath(options.since)
+    if since == root:
+        raise UsageError(f"--since {options.since} is --output too: name another folder for what has changed since.")
+    return read_earlier(since)
+
+
+def check_since(
+    options: argparse.Namespace, earlier: Earlier, job: DetectJob, leave_out: frozenset[str] = frozenset()
+) -> None:
+    """Refuses another job than that of the run since which this one is made: the two are read as one table.
+
+    Raises:
+        UsageError: what differs.
+    """
+    then = {**_since(earlier.launch.request), **earlier.launch.versions, **earlier.plan.job}
+    now = {**_since(request_of(options)), **launched_versions(), **msgspec.to_builtins(job.identity())}
+    if differ := differences(then, now, leave_out):
+        raise UsageError(
+            f"--since: {options.since} was made by another job: {differ}. Give what it was made with, or leave --since"
+            " out to do everything anew."
+        )
+
+
+def _since(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What two runs that belong together were both asked for. A truth gives image ids as well."""
+    kept = {name: value for name, value in request.items() if name not in _OF_ONE_RUN}
+    return {**kept, "image_ids": request.get("image_ids") or request.get("ground_truth")}
 
 
 def keep_others_out(stack: ExitStack, root: str, shown: str) -> None:

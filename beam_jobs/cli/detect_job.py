@@ -196,7 +196,9 @@ def request_of(options: argparse.Namespace) -> dict[str, Any]:
 
     return {
         "input": [place(pattern) for pattern in options.input],
-        **{name: place(getattr(options, name)) for name in ("input_list", "root", "image_ids", "ground_truth")},
+        **{
+            name: place(getattr(options, name)) for name in ("input_list", "root", "image_ids", "ground_truth", "since")
+        },
         "iou_type": options.iou_type,
         "limit": options.limit,
     }

@@ -13,9 +13,10 @@ from beam_jobs.cli.summary import LISTED_PICTURES
 from beam_jobs.detectors.base import DetectorInfo
 from beam_jobs.pipelines import DetectJob
 from beam_jobs.processes.settings import process_settings
-from beam_jobs.runs.completion import Launch
-from beam_jobs.runs.manifest import InputsRecord, Manifest, ModelRecord, machine, program_version, versions
+from beam_jobs.runs.launch import Launch
+from beam_jobs.runs.manifest import Manifest, machine, program_version, versions
 from beam_jobs.runs.plan import Plan, Planner
+from beam_jobs.runs.records import InputsRecord, ModelRecord
 from beam_jobs.words import counted
 
 
@@ -30,8 +31,13 @@ def launch_of(
     command: Sequence[str],
     *,
     evaluate: bool,
+    since: Mapping[str, int],
 ) -> Launch:
-    """What is known of a run whose parts are about to be begun."""
+    """What is known of a run whose parts are about to be begun.
+
+    Args:
+        since: how many inputs are what they were in the run before, and how many are not; empty without one.
+    """
     return Launch(
         command=[storage.display_name(word) for word in redacted(command)],
         request=request_of(options),
@@ -46,6 +52,9 @@ def launch_of(
             folder_links_skipped=matches.dir_links_skipped,
             special_files_skipped=matches.special_skipped,
             runs_skipped=len(matches.runs_skipped),
+            changed=since.get("changed", 0),
+            gone=since.get("gone", 0),
+            unchanged=since.get("same", 0),
         ),
         machine=machine(),
         environment=process_settings(job.spec.threads),

@@ -146,6 +146,9 @@ def _inputs(manifest: Manifest) -> str:
         (inputs.hidden_skipped, "skipped: the name starts with a dot"),
         (inputs.folder_links_skipped, "skipped: link to a folder"),
         (inputs.special_files_skipped, "skipped: not a regular file"),
+        (inputs.changed, "not what they were in the run before"),
+        (inputs.unchanged, "left out: that run has them"),
+        (inputs.gone, "of that run are gone"),
         (inputs.runs_skipped, "skipped: what an earlier run wrote"),
     ):
         if number:

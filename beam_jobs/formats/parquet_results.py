@@ -119,6 +119,6 @@ def _opened(path: str) -> Iterator[pq.ParquetFile]:
     try:
         with storage.open_read(path) as stream, pq.ParquetFile(stream) as file:
             yield file
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the last: names of columns
         reason = storage.reason(error) if isinstance(error, OSError) else str(error)
         raise refusal(WHAT, path, f"it cannot be read as Parquet: {reason}", "write or copy it again") from error

@@ -64,6 +64,11 @@ class DetectorProcess:
         self._place = Place(place)
         os.close(place)
 
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
     def open(self, setup: Setup) -> Ready:
         """Sends the setup and waits for the detector."""
         message = self._ask(setup, MAX_LOAD_SECONDS)

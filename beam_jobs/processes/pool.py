@@ -22,6 +22,8 @@ from beam_jobs.processes.messages import Setup
 from beam_jobs.processes.picture import SHARING_FRAMES, PictureSettings, Reply, Tally, Work, refuse, refuse_frames
 from beam_jobs.processes.settings import process_settings
 from beam_jobs.processes.spent import SPENT_STEPS, memory_of_machine
+from beam_jobs.runs.log import RunLog
+from beam_jobs.storage import display_name
 
 #: So many processes in a row that end while they open the detector end the job.
 MAX_FAILED_LOADS = 3
@@ -50,6 +52,7 @@ class DetectorPool:
     Args:
         beam_args: flags of Beam's, which hold the options of remote file systems.
         verbose: let the processes write to the terminal, for people who look for the cause of something.
+        log: hears of processes that are opened and lost.
     """
 
     def __init__(
@@ -60,11 +63,15 @@ class DetectorPool:
         *,
         beam_args: Sequence[str] = (),
         verbose: bool = False,
+        log: RunLog | None = None,
     ) -> None:
         if processes < 1:
             raise ValueError(f"processes must be at least 1, got {processes}")
+        self.log = log or RunLog()
         self.tally = Tally()
         self.loads: list[Load] = []
+        #: Processes that were lost at work. They may have left unfinished files.
+        self.lost = 0
         #: CPU seconds of the processes, by `SPENT_STEPS`.
         self.cpu_s: dict[str, float] = dict.fromkeys(SPENT_STEPS, 0.0)
         #: The most memory that any of the processes has held, in bytes.
@@ -88,6 +95,11 @@ class DetectorPool:
     def size(self) -> int:
         """How many processes there are, or are starting."""
         return len(self._threads)
+
+    def pids(self) -> list[int]:
+        """The numbers of the processes."""
+        with self._lock:
+            return sorted(child.pid for child in self._children)
 
     def grow(self, processes: int) -> None:
         """Adds processes until there are so many. For one thread at a time."""
@@ -167,6 +179,7 @@ class DetectorPool:
                 reply = child.run(works, self._setup.settings.max_seconds, self._max_memory())
             except LostError as lost:
                 self._stop(child)
+                self._log_lost(child, works[lost.position], lost, last=attempt == ATTEMPTS)
                 shared, child = child.shares_calls, self._start(slot)
                 if len(works) == 1 and (part := works[0].frames) is not None:
                     again, gone = retried(part, attempt, lost.position, SHARING_FRAMES if shared else 1)
@@ -200,6 +213,13 @@ class DetectorPool:
             refuse_frames(work, work.frames, error, rows, tally, attempts=ATTEMPTS)
         return Reply(rows.encode(), (), tally)
 
+    def _log_lost(self, child: DetectorProcess, work: Work, lost: LostError, *, last: bool) -> None:
+        error, uri = lost.error, display_name(work.key.uri)
+        with self._lock:
+            self.lost += 1
+        if not self._closed:
+            self.log.warning(error.stage, error.code, error.message, input=uri, process=child.pid, again=not last)
+
     def _start(self, slot: int) -> DetectorProcess:
         """A process with its detector open. Tries again when one ends on the way there."""
         while True:
@@ -212,6 +232,8 @@ class DetectorPool:
                 ready = child.open(self._setup)
             except LostError as lost:
                 self._stop(child)
+                if not self._closed:
+                    self.log.warning("open", lost.error.code, lost.error.message, process=child.pid)
                 with self._lock:
                     self._failed_loads += 1
                     if self._failed_loads >= MAX_FAILED_LOADS and not self._closed:
@@ -226,6 +248,8 @@ class DetectorPool:
                 with self._lock:
                     self._failed_loads = 0
                     self.loads.append(Load(time.monotonic(), ready.load_ms / 1e3, ready.model_bytes))
+                    took = round(ready.load_ms / 1e3, 3)
+                    self.log.info("open", "opened", f"Opened in {took:g} s.", process=child.pid, seconds=took)
                     if not self._first.done():
                         self._first.set_result(ready.info)
                 return child

@@ -17,6 +17,8 @@ from beam_jobs.imaging.video import HEAD_BYTES, ClipFile, demuxer_of
 AHEAD_BYTES = 32 << 20
 #: Files of a store that a process reads at a time: with 30 ms an answer, 130 a second.
 STORE_READERS = 4
+#: How often a file that is written to meanwhile is read, and the first of the pauses between.
+_READS, _PAUSE_SECONDS = 4, 0.05
 
 #: A file's bytes; None of a TFRecord file, and what a clip is: of these only the beginning was read.
 Content = bytes | ClipFile | None
@@ -100,7 +102,7 @@ def _size(content: Content | Exception) -> int:
 
 
 def read_picture(uri: str, limit: int, *, or_records: bool, or_clip: bool = False) -> Content:
-    """The bytes of a picture file.
+    """The bytes of a picture file. One that is written to meanwhile is read again, a few times.
 
     Args:
         limit: a file of more bytes is refused.
@@ -111,18 +113,28 @@ def read_picture(uri: str, limit: int, *, or_records: bool, or_clip: bool = Fals
         InputError: stage `read`: it cannot be read, or is too large.
     """
     try:
+        data = _read(uri, limit, or_records=or_records, or_clip=or_clip)
+    except OSError as error:
+        raise InputError("read", *why_unreadable(error)) from error
+    if isinstance(data, bytes) and len(data) > limit:
+        raise InputError("read", "too_large", f"The file has more than {limit} bytes.")
+    return data
+
+
+def _read(uri: str, limit: int, *, or_records: bool, or_clip: bool) -> Content:
+    for attempt in range(1, _READS + 1):
         with storage.open_read(uri) as stream:
+            before = storage.stamp(stream)
             head = stream.read(max(tfrecord.HEAD_BYTES, HEAD_BYTES))
             if or_records and tfrecord.looks_like_tfrecord(head[: tfrecord.HEAD_BYTES]):
                 return None
             if or_clip and (demuxer := demuxer_of(head)):
                 return ClipFile(uri, demuxer)
             data = head + stream.read(limit + 1 - len(head))
-    except OSError as error:
-        raise InputError("read", *why_unreadable(error)) from error
-    if len(data) > limit:
-        raise InputError("read", "too_large", f"The file has more than {limit} bytes.")
-    return data
+            if storage.stamp(stream) == before:
+                return data
+        time.sleep(_PAUSE_SECONDS * attempt)
+    raise OSError(errno.ESTALE, "it was written to while it was read", uri)
 
 
 def read_clip(uri: str) -> ClipFile:
@@ -154,6 +166,6 @@ def why_unreadable(error: OSError) -> tuple[str, str]:
         errno.ENAMETOOLONG: "its name is too long",
         errno.EPROTONOSUPPORT: "no file system for such an address is installed",
         errno.EREMOTEIO: f"the store says {error.strerror}",
-        errno.ESTALE: "it was replaced while it was read",
+        errno.ESTALE: "it was written to, or replaced, while it was read",
     }.get(error.errno or 0, f"the system says {type(error).__name__}")
     return "unreadable", f"The file cannot be read: {reason}."

@@ -87,7 +87,7 @@ def run_content(
     gallery = () if budget == 0 else _gallery(root, manifest, read, min_score, budget)
     stages = [(_STAGES.get(name, name), value) for name, value in manifest.stage_s.items() if name != "total"]
     total_s = manifest.stage_s.get("total")
-    if total_s is not None:
+    if total_s is not None and "other" not in manifest.stage_s:  # as runs of earlier versions
         stages.append(("other", max(total_s - sum(value for _, value in stages), 0.0)))
     return RunContent(
         title or "What was found",

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from beam_jobs import storage
+from beam_jobs.errors import UsageError
 from beam_jobs.formats.tables import ANNOTATED, TABLES
 from beam_jobs.runs import layout
 from beam_jobs.runs.check_tables import detections_of, pictures_of
@@ -23,7 +23,7 @@ from beam_jobs.runs.plan import Plan, read_part
 
 _CHUNK = 1 << 20
 #: Folders in which a run has nothing but what the manifest lists.
-_OWN = (*TABLES, "coco", layout.EVALUATION_FOLDER)
+_OWN = (*TABLES, "coco", layout.EVALUATION_FOLDER, "superseded")
 
 
 @dataclass(slots=True)
@@ -50,6 +50,9 @@ def check_run(root: str) -> Iterator[str]:
             yield f"{file.path} {problem}"
     yield from _marks(root, manifest)
     yield from _strangers(root, manifest)
+    if layout.PLAN not in {file.path for file in manifest.files}:
+        yield f"the manifest has no {layout.PLAN}"
+        return
     if layout.PLAN in damaged:
         return
     plan = Plan.read(root)
@@ -118,7 +121,7 @@ def _part(root: str, part: int, listed: set[str], seen: _Seen) -> Iterator[str]:
     """Problems of a part, whose files are as the manifest has them."""
     try:
         record = PartRecord.read(root, part)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, UsageError) as error:
         yield f"its record cannot be read: {error}"
         return
     seen.counts.add(record.counts)

@@ -3,75 +3,51 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Protocol
 
 import msgspec
 
-from beam_jobs import storage
 from beam_jobs.errors import JobError
 from beam_jobs.runs import layout
 from beam_jobs.runs.finalise import finalise
+from beam_jobs.runs.launch import Launch, check_attempt
 from beam_jobs.runs.manifest import (
     MANIFEST_VERSION,
-    InputsRecord,
     Manifest,
-    ModelRecord,
     mark_success,
     program_version,
     versions,
 )
 from beam_jobs.runs.plan import Plan
 from beam_jobs.runs.progress import remove_progress
+from beam_jobs.runs.resume import sweep
+from beam_jobs.runs.since import rows_that_stand
 
 
-class Launch(msgspec.Struct, frozen=True):
-    """What is known of a run before its first part, and not from its plan: its end may be elsewhere, or later.
+class Clock(Protocol):
+    """What the launcher measured: seconds of its stages, `detect` among them, and of all so far."""
 
-    Args:
-        request: what else than the job was asked for: inputs, ground truth; a run is resumed only by the same.
-        versions: of what may change a byte of the results; likewise.
-        job: `DetectJob.identity`.
-        machine: what the launcher runs on.
-        environment: what decides the threads and the memory of a detector process.
-        stage_s: wall-clock seconds of the launcher's stages so far.
-        submitted: when the parts were begun.
-        max_failure_rate: a greater share of failed inputs makes it a failed run.
-        evaluate: an evaluation is to follow, and is what makes the run a success.
-        resumed: how often the run was taken up again.
-        inputs_before: pictures and records that were done before it was taken up the last time.
-    """
+    seconds: dict[str, float]
 
-    command: list[str]
-    request: dict[str, Any]
-    versions: dict[str, str]
-    job: dict[str, Any]
-    model: ModelRecord
-    inputs: InputsRecord
-    machine: dict[str, str]
-    environment: dict[str, str]
-    stage_s: dict[str, float]
-    started: datetime
-    submitted: datetime
-    max_failure_rate: float
-    evaluate: bool
-    resumed: int = 0
-    inputs_before: int = 0
+    @property
+    def total(self) -> float: ...
 
-    def write(self, root: str) -> None:
-        """Writes `_plan/launch.json`."""
-        storage.write_atomic(storage.join(root, layout.LAUNCH), msgspec.json.encode(self))
 
-    @staticmethod
-    def read(root: str) -> Launch:
-        """The launch of the run in `root`."""
-        return msgspec.json.decode(storage.read_bytes(storage.join(root, layout.LAUNCH)), type=Launch)
+def added_up(stage_s: Mapping[str, float], total: float) -> dict[str, float]:
+    """The seconds of stages, with those between them as `other`, and the `total` to which they add up."""
+    stages = {name: round(seconds, 3) for name, seconds in stage_s.items() if name not in ("other", "total")}
+    # By another's clock, or one that was set meanwhile, all may seem to be less than its parts.
+    total = max(round(total, 3), round(sum(stages.values()), 3))
+    return {**stages, "other": round(total - sum(stages.values()), 3), "total": total}
 
 
 def complete(
     root: str,
     launch: Launch,
     *,
+    clock: Clock | None = None,
     cpu_s: dict[str, float] | None = None,
     model_mb: int | None = None,
     rss_mb: int | None = None,
@@ -79,20 +55,21 @@ def complete(
     """Writes what follows the parts: ids settled, COCO files, `run.json`. May be done again after it was interrupted.
 
     Args:
+        clock: where the launcher is here to measure its stages; else they are taken from the time of day.
         cpu_s, model_mb, rss_mb: as in the manifest, where they are known.
     """
-    start, now = time.monotonic(), datetime.now(UTC)
+    start, submitted = time.monotonic(), datetime.now(UTC)
     plan = Plan.read(root)
-    outcome = finalise(root, plan)
+    outcome = finalise(root, plan, rows_that_stand(root, launch))
     counts = outcome.counts
-    detect_s = (now - launch.submitted).total_seconds()
     ended = datetime.now(UTC)
-    stage_s = {
-        **launch.stage_s,
-        "detect": round(detect_s, 3),
-        "finalise": round(time.monotonic() - start, 3),
-        "total": round((ended - launch.started).total_seconds(), 3),
-    }
+    if clock is None:
+        detect_s = max(0.0, (submitted - launch.submitted).total_seconds())
+        stage_s, total = {**launch.stage_s, "detect": detect_s}, ended - (launch.taken_up or launch.started)
+        total_s = total.total_seconds()
+    else:
+        detect_s, stage_s, total_s = clock.seconds["detect"], clock.seconds, clock.total
+    stage_s = added_up({**stage_s, "finalise": time.monotonic() - start}, total_s)
     rate = counts.failed / counts.inputs if counts.inputs else 0.0
     failed = rate > launch.max_failure_rate or (counts.failed and not counts.images)
     manifest = Manifest(
@@ -121,24 +98,28 @@ def complete(
         cpu_s=cpu_s,
         resumed=launch.resumed,
     )
+    check_attempt(root, launch.attempt)
     manifest.write(root)
     remove_progress(root)
     return manifest
 
 
-def complete_elsewhere(parts: int, root: str, due: int) -> str:
+def complete_elsewhere(parts: int, root: str, due: int, attempt: str) -> str:
     """`complete` for the last step of a pipeline, from `_plan/launch.json`; returns the manifest's path.
 
     Args:
         parts: how many were committed.
         due: how many the pipeline was to commit.
+        attempt: of the start that the pipeline is of.
 
     Raises:
         JobError: it is not all of them.
     """
     if parts != due:
         raise JobError(f"{parts} of {due} parts were committed: the run is not complete. Please report this.")
+    check_attempt(root, attempt)
     launch = Launch.read(root)
+    sweep(root)  # nobody here knows whether a detector process was lost
     manifest = complete(root, launch)
     if manifest.status == "succeeded":
         mark_success(root)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow.compute as pc
@@ -36,12 +36,16 @@ class Outcome:
     known_image_ids: int | None
 
 
-def finalise(root: str, plan: Plan) -> Outcome:
-    """Settles the ids of records, writes the COCO files, adds up. May be done again after it was interrupted."""
+def finalise(root: str, plan: Plan, others: Iterable[tuple[str, int, int]] = ()) -> Outcome:
+    """Settles the ids of records, writes the COCO files, adds up. May be done again after it was interrupted.
+
+    Args:
+        others: name, frame and image id of pictures of earlier runs, whose ids records may not have.
+    """
     records = [PartRecord.read(root, part) for part in range(len(plan.parts))]
     renamed = list(plan.renamed)
     if any(record.counts.containers for record in records):
-        renamed += settle_records(root, records)
+        renamed += settle_records(root, records, others)
         records = [PartRecord.read(root, record.part) for record in records]
     counts = Counts()
     for record in records:
@@ -91,5 +95,9 @@ def _times(root: str, files: Sequence[FileRecord]) -> tuple[DetectorRecord, dict
 def _plan_files(root: str, plan: Plan) -> Iterator[FileRecord]:
     slices = -(-len(plan.parts) // PARTS_A_SLICE)
     paths = [layout.PLAN, *map(layout.plan_slice, range(slices)), *map(layout.part_record, range(len(plan.parts)))]
-    paths += [path for path in (layout.LAUNCH, layout.IMAGE_IDS) if storage.exists(storage.join(root, path))]
+    paths += [
+        path
+        for path in (layout.LAUNCH, layout.IMAGE_IDS, layout.SUPERSEDED)
+        if storage.exists(storage.join(root, path))
+    ]
     yield from (file_record(root, path) for path in paths)

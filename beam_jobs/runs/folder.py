@@ -7,17 +7,15 @@ import os
 import re
 from collections.abc import Iterator
 
-import msgspec
-
 from beam_jobs import storage
 from beam_jobs.errors import UsageError
 from beam_jobs.formats.evaluated import EVALUATION_FILES, SHARDS_FOLDER
 from beam_jobs.formats.tables import TABLES
-from beam_jobs.runs import layout, progress
+from beam_jobs.runs import layout, log, progress
 from beam_jobs.runs.plan import PARTS_A_SLICE, Plan, read_part
 
 #: Files of a plan that is not written to its end.
-_SCRAP = re.compile(rf"(^|/){layout.PLAN_FOLDER}/(inputs-\d+\.parquet|image_ids\.arrow)$")
+_SCRAP = re.compile(rf"(^|/)({layout.PLAN_FOLDER}/(inputs-\d+\.parquet|image_ids\.arrow)|{layout.SUPERSEDED})$")
 
 
 def check_output(root: str, *, overwrite: bool, resume: bool = False) -> None:
@@ -82,10 +80,9 @@ def remove_run(root: str) -> None:
 def _scraps(root: str) -> list[str] | None:
     """The paths of all files in `root`, if a run that was stopped while it planned may have left them; else None."""
     if storage.is_remote(root):
-        paths = [
-            storage.join(root, layout.PLAN_FOLDER, name) for name in _names(storage.join(root, layout.PLAN_FOLDER))
-        ]
-        return paths if set(_names(root)) <= {layout.PLAN_FOLDER} and all(map(_is_scrap, paths)) else None
+        folders = (layout.PLAN_FOLDER, layout.SUPERSEDED.partition("/")[0])
+        paths = [storage.join(root, folder, name) for folder in folders for name in _names(storage.join(root, folder))]
+        return paths if set(_names(root)) <= set(folders) and all(map(_is_scrap, paths)) else None
     paths = []
     for folder, _, names in os.walk(root):
         for name in names:
@@ -137,13 +134,14 @@ def _old_plan(root: str) -> Plan:
             f"--overwrite: {root} holds files but no run of beam-detect (there is no {layout.PLAN} in it). Nothing was"
             " deleted: name another folder, or empty it yourself."
         ) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--overwrite: {root}/{layout.PLAN} is not a plan of beam-detect: {error}") from None
+    except UsageError as error:
+        raise UsageError(f"--overwrite: {root}/{layout.PLAN} is not a plan of beam-detect: {error.__cause__}") from None
 
 
 def _owned(root: str, plan: Plan) -> Iterator[str]:
     """Every path that the run may have written, relative to `root`, but for the plan itself."""
     yield from (layout.SUCCESS, layout.MANIFEST)
+    yield from (f"{layout.LOG_FOLDER}/{name}" for name in log.names(root))
     yield from (layout.COCO_DETECTIONS, layout.COCO_MASKS, layout.COCO_KEYPOINTS, layout.COCO_DATASET)
     for part in range(len(plan.parts)):
         if plan.job.get("annotation"):
@@ -156,7 +154,7 @@ def _owned(root: str, plan: Plan) -> Iterator[str]:
     yield from (f"{shards}/{name}" for name in _names(storage.join(root, shards)))
     yield from (f"{progress.FOLDER}/{name}" for name in progress.names(root))
     yield from map(layout.plan_slice, range(-(-len(plan.parts) // PARTS_A_SLICE)))
-    yield from (layout.IMAGE_IDS, layout.LAUNCH)
+    yield from (layout.IMAGE_IDS, layout.LAUNCH, layout.SUPERSEDED)
 
 
 def _annotated(root: str, part: int) -> Iterator[str]:

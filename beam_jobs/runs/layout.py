@@ -20,6 +20,9 @@ COCO_KEYPOINTS = "coco/detections_keypoints.json"
 COCO_DATASET = "coco/dataset.json"
 ANNOTATED_FOLDER = "annotated"
 MANIFEST = "run.json"
+LOG_FOLDER = "log"
+#: Of a run that was made `--since` another.
+SUPERSEDED = "superseded/part-00000.parquet"
 SUCCESS = "_SUCCESS"
 #: Where `--ground_truth` has its metrics.
 EVALUATION_FOLDER = "evaluation"

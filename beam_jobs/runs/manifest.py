@@ -15,32 +15,12 @@ from beam_jobs.errors import UsageError
 from beam_jobs.runs import layout
 from beam_jobs.runs.parts import Counts, FileRecord
 from beam_jobs.runs.plan import Renamed
+from beam_jobs.runs.records import InputsRecord, ModelRecord
 
 MANIFEST_VERSION = 1
 
 #: Packages whose version may change a byte of the results.
 _PACKAGES = ("ai-edge-litert", "apache-beam", "numpy", "pillow", "pyarrow", "tensorflow")
-
-
-class ModelRecord(msgspec.Struct, frozen=True):
-    """The detector that ran: fingerprint is the sha256 of what it is made of; details are in its own words."""
-
-    name: str
-    fingerprint: str
-    engine: str
-    details: dict[str, str]
-
-
-class InputsRecord(msgspec.Struct, frozen=True):
-    """What was planned and what was left out before planning."""
-
-    planned: int
-    parts: int
-    repeated: int
-    hidden_skipped: int
-    folder_links_skipped: int
-    special_files_skipped: int
-    runs_skipped: int = 0
 
 
 class DetectorRecord(msgspec.Struct, frozen=True):
@@ -80,7 +60,7 @@ class Manifest(msgspec.Struct, frozen=True):
     known_image_ids: int | None
     renamed: list[Renamed]
     detector: DetectorRecord
-    #: Wall-clock seconds of the stages of the launcher.
+    #: Wall-clock seconds of the stages of the launcher, and between them (`other`); they add up to `total`.
     stage_s: dict[str, float]
     #: Seconds of all detector processes together, as a clock shows them.
     work_s: dict[str, float]

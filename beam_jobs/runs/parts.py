@@ -19,6 +19,9 @@ from beam_jobs.errors import JobError
 from beam_jobs.formats.rows import Rows
 from beam_jobs.formats.tables import DICTIONARY_COLUMNS, written
 from beam_jobs.runs import layout
+from beam_jobs.runs.documents import read_document
+from beam_jobs.runs.launch import check_attempt
+from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.plan import PlannedInput
 
 
@@ -100,11 +103,13 @@ class PartRecord(msgspec.Struct, frozen=True):
 
     @staticmethod
     def read(root: str, part: int) -> PartRecord:
-        """The record of a part that is committed."""
-        return msgspec.json.decode(storage.read_bytes(storage.join(root, layout.part_record(part))), type=PartRecord)
+        """The record of a part that is committed. Raises as `read_document` does."""
+        return read_document(root, layout.part_record(part), PartRecord)
 
 
-def commit_part(root: str, part: int, planned: Sequence[PlannedInput], encoded: Iterable[bytes]) -> PartRecord:
+def commit_part(
+    root: str, part: int, planned: Sequence[PlannedInput], encoded: Iterable[bytes], log: RunLog, attempt: str = ""
+) -> PartRecord:
     """Writes the tables of a part, then the record that it is committed. The same bytes on every try.
 
     A part that is committed stays as it is: a runner may try again what it only thought to be lost.
@@ -112,17 +117,38 @@ def commit_part(root: str, part: int, planned: Sequence[PlannedInput], encoded: 
     Args:
         planned: the inputs of the part.
         encoded: the encoded rows of all its groups, in any order.
+        log: hears of its failures, and that it is committed.
+        attempt: of the start that does it; see `check_attempt`.
 
     Raises:
-        JobError: the rows do not account for every input exactly once.
+        JobError: the rows do not account for every input exactly once, or another start has taken the run over.
     """
+    check_attempt(root, attempt)
     if storage.exists(storage.join(root, layout.part_record(part))):
         return PartRecord.read(root, part)
     rows = Rows.of(encoded)
     counts = _account(part, planned, rows)
     record = PartRecord(part, counts, _write_tables(root, part, rows))
+    check_attempt(root, attempt)
     record.write(root)
+    for row in rows.tables["failures"].to_pylist():
+        about = {name: row[name] for name in ("file_name", "frame", "attempts")}
+        log.warning(row["stage"], row["code"], row["message"], input=row["uri"], part=part, **about)
+    _log_changed(planned, rows.tables["images"], part, log)
+    summary = f"Part {part}: {counts.images} pictures, {counts.failed} failures."
+    log.info("write", "committed", summary, part=part, pictures=counts.images, failed=counts.failed)
     return record
+
+
+def _log_changed(planned: Sequence[PlannedInput], images: pa.Table, part: int, log: RunLog) -> None:
+    """Notes files that were of another size when they were read than when they were planned."""
+    sizes = {one.input: one.size for one in planned}
+    columns = (images[name].to_pylist() for name in ("input", "record", "bytes", "uri"))
+    for position, record, read, uri in zip(*columns, strict=True):
+        size = sizes[position]
+        if record < 0 and size is not None and size != read:
+            message = f"The file had {size} bytes when it was planned, and {read} when it was read."
+            log.warning("read", "changed", message, input=uri, part=part)
 
 
 def _write_tables(root: str, part: int, rows: Rows) -> list[FileRecord]:

@@ -10,22 +10,25 @@ import io
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_jobs import storage
+from beam_jobs.errors import JobError
 from beam_jobs.formats.coco_ids import ImageIds
 from beam_jobs.matching import Found
 from beam_jobs.records import ImageKey
 from beam_jobs.runs import layout
-from beam_jobs.runs.ids import Settled, proposed_id, settle
+from beam_jobs.runs.documents import read_document
+from beam_jobs.runs.ids import Claim, Settled, proposed_id, settle
 from beam_jobs.runs.twins import find_twins
 
 #: Parts that one file of the plan holds, a row group each.
@@ -90,8 +93,21 @@ class Plan(msgspec.Struct, frozen=True):
 
     @staticmethod
     def read(root: str) -> Plan:
-        """The plan of the run in `root`."""
-        return msgspec.json.decode(storage.read_bytes(storage.join(root, layout.PLAN)), type=Plan)
+        """The plan of the run in `root`. Raises as `read_document` does."""
+        return read_document(root, layout.PLAN, Plan)
+
+
+class Before(Protocol):
+    """What earlier runs had, for a run that goes with them."""
+
+    def counts(self) -> Mapping[str, int]:
+        """How many inputs they had, by what became of them."""
+
+    def held_ids(self) -> Iterator[int]:
+        """Image ids that nobody else may have."""
+
+    def write_superseded(self, root: str, planned: str) -> None:
+        """Writes which inputs the run in `root` supersedes, given the table of those that it has."""
 
 
 class Planner:
@@ -103,6 +119,7 @@ class Planner:
 
     def __init__(self, image_ids: ImageIds | None = None) -> None:
         self._image_ids = image_ids
+        self._before: Before | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="beam-detect-plan-")
         self._database = sqlite3.connect(Path(self._folder.name) / "plan.sqlite", isolation_level=None)
         # Nobody reads this file after a crash.
@@ -131,6 +148,19 @@ class Planner:
         self._database.executemany("INSERT INTO found VALUES (?, ?, ?, ?)", rows)
         self._database.execute("COMMIT")
 
+    def leave_out(self, compare: Callable[[sqlite3.Connection], Before]) -> None:
+        """Leaves out what an earlier run has done. Before `arrange`.
+
+        Args:
+            compare: deletes such inputs from the table `found`.
+        """
+        self._before = compare(self._database)
+
+    @property
+    def since(self) -> Mapping[str, int]:
+        """How many inputs earlier runs had, by what became of them; empty if there are no such runs."""
+        return {} if self._before is None else self._before.counts()
+
     def arrange(self, limit: int | None = None) -> None:
         """Sorts the inputs, gives ids, and leaves out all but the first `limit`."""
         run = self._database.execute
@@ -149,7 +179,13 @@ class Planner:
         self.repeated_inputs = total - distinct
         run("DROP TABLE found")
         self.inputs, self.bytes = run("SELECT count(*), coalesce(sum(size), 0) FROM planned").fetchone()
+        if self._before is not None:
+            ids = ((-1 - i, image_id, int(Claim.HELD)) for i, image_id in enumerate(set(self._before.held_ids())))
+            run("BEGIN")
+            self._database.executemany("INSERT INTO planned(row, image_id, claim) VALUES (?, ?, ?)", ids)
+            run("COMMIT")
         self.renamed = [_renamed(settled) for settled in settle(self._database, "planned")]
+        run("DELETE FROM planned WHERE row < 0")
 
     def dedupe(self, max_bytes: int) -> None:
         """Puts inputs behind the first that has the same content. Ids stay. Reads files that are of one size.
@@ -174,12 +210,16 @@ class Planner:
         """Writes the plan below `root`, `part_size` inputs a part; `plan.json` comes last."""
         parts: list[int] = []
         writer = _SliceWriter(root)
-        for part in _parts(self, part_size):
+        # A part without inputs makes tables without rows: who reads two runs as one finds both.
+        none: list[list[PlannedInput]] = [[]] if self._before is not None and not self.inputs else []
+        for part in chain(_parts(self, part_size), none):
             writer.add(part)
             parts.append(len(part))
         writer.close()
         if self._image_ids is not None:
             self._image_ids.save(storage.join(root, layout.IMAGE_IDS))
+        if self._before is not None:
+            self._before.write_superseded(root, "planned")
         plan = Plan(PLAN_VERSION, self.inputs, parts, self.repeated_inputs, self.renamed, dict(job))
         storage.write_atomic(storage.join(root, layout.PLAN), msgspec.json.format(msgspec.json.encode(plan)))
         return plan
@@ -196,9 +236,24 @@ class Planner:
 
 
 def read_part(root: str, part: int) -> list[PlannedInput]:
-    """The inputs of a part, in the order of the plan."""
-    data = storage.read_bytes(storage.join(root, layout.plan_slice(part // PARTS_A_SLICE)))
-    table = pq.ParquetFile(io.BytesIO(data)).read_row_group(part % PARTS_A_SLICE, use_threads=False)
+    """The inputs of a part, in the order of the plan.
+
+    Raises:
+        FileNotFoundError: the plan is not there.
+        JobError: it is damaged.
+    """
+    path = layout.plan_slice(part // PARTS_A_SLICE)
+    data = storage.read_bytes(storage.join(root, path))
+    try:
+        table = pq.ParquetFile(io.BytesIO(data)).read_row_group(part % PARTS_A_SLICE, use_threads=False)
+        return _planned(table)
+    # Whatever Arrow makes of it (ArrowInvalid, OSError, IndexError …), or a column that is missing or of another kind.
+    except Exception as error:
+        what = f"{type(error).__name__}: {str(error)[:200]}"
+        raise JobError(f"{path} is damaged ({what}). The run cannot go on: --overwrite replaces it.") from error
+
+
+def _planned(table: pa.Table) -> list[PlannedInput]:
     return [
         PlannedInput(
             r["input"],
@@ -237,15 +292,13 @@ class _SliceWriter:
             self.close()
             self._number += 1
             self._open()
-        columns = zip(
-            *(
-                (p.input, p.key.image_id, p.key.file_name, os.fsencode(p.key.uri), p.size, p.mtime_ns, p.first)
-                for p in part
-            ),
-            strict=True,
-        )
+        rows = [
+            (p.input, p.key.image_id, p.key.file_name, os.fsencode(p.key.uri), p.size, p.mtime_ns, p.first)
+            for p in part
+        ]
+        columns = zip(*rows, strict=True) if rows else [()] * len(_INPUTS)
         arrays = [pa.array(column, field.type) for column, field in zip(columns, _INPUTS, strict=True)]
-        self._writer.write_table(pa.table(arrays, schema=_INPUTS), row_group_size=len(part))
+        self._writer.write_table(pa.table(arrays, schema=_INPUTS), row_group_size=max(1, len(part)))
         self._parts += 1
 
     def close(self) -> None:

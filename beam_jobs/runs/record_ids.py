@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -26,20 +26,28 @@ from beam_jobs.runs.parts import FileRecord, PartRecord, file_record, read_table
 from beam_jobs.runs.plan import Renamed, read_part
 from beam_jobs.storage import display_name
 
+#: Stands for the part of pictures of earlier runs.
+_OTHERS = -1
+
 _Row = tuple[int, str, int, int, int]
 
 
-def settle_records(root: str, records: Sequence[PartRecord]) -> list[Renamed]:
+def settle_records(root: str, records: Sequence[PartRecord], others: Iterable[tuple[str, int, int]]) -> list[Renamed]:
     """Gives each record or frame whose image id is taken one of its own, in the tables of the run in `root`.
 
     Ids of pictures stand as planned. What a record asks for is worked out from its name, whatever id it has now, so
     that doing this twice, or half, ends the same.
+
+    Args:
+        others: name, frame and image id of pictures of earlier runs, which keep theirs.
     """
     ids_path = storage.join(root, layout.IMAGE_IDS)
     image_ids = ImageIds.load(ids_path) if storage.exists(ids_path) else None
     with tempfile.TemporaryDirectory(prefix="beam-detect-ids-") as folder, _database(folder) as database:
         insert = "INSERT INTO images(part, file_name, frame, image_id, claim) VALUES (?, ?, ?, ?, ?)"
         database.execute("BEGIN")
+        held = int(Claim.HELD)
+        database.executemany(insert, ((_OTHERS, name, frame, image_id, held) for name, frame, image_id in others))
         for record in records:
             database.executemany(insert, _claims(root, record, image_ids))
         database.execute("COMMIT")

@@ -15,7 +15,7 @@ import msgspec
 from beam_jobs import storage
 from beam_jobs.formats.tables import TABLES
 from beam_jobs.runs import layout
-from beam_jobs.runs.completion import Launch
+from beam_jobs.runs.launch import Launch
 from beam_jobs.runs.parts import Counts, PartRecord
 from beam_jobs.runs.plan import Plan, PlannedInput, read_part
 
@@ -56,13 +56,20 @@ class Begun:
         return storage.exists(storage.join(self.root, layout.SUCCESS))
 
     def taken_up(
-        self, stage_s: Mapping[str, float], done: Mapping[int, Counts], max_failure_rate: float, *, evaluate: bool
+        self,
+        stage_s: Mapping[str, float],
+        done: Mapping[int, Counts],
+        max_failure_rate: float,
+        *,
+        begun: datetime,
+        evaluate: bool,
     ) -> Launch:
         """The launch of what is left.
 
         Args:
             stage_s: wall-clock seconds of the launcher's stages so far.
             done: the parts that are committed.
+            begun: when the program was.
         """
         return msgspec.structs.replace(
             self.launch,
@@ -70,6 +77,7 @@ class Begun:
             submitted=datetime.now(UTC),
             max_failure_rate=max_failure_rate,
             evaluate=evaluate,
+            taken_up=begun,
             resumed=self.launch.resumed + 1,
             inputs_before=sum(counts.inputs for counts in done.values()),
         )
@@ -104,7 +112,14 @@ def sweep(root: str) -> None:
     """Takes away what killed writers left in the folders of a run. Nobody may be writing to it."""
     if storage.is_remote(root):
         return  # there a file is written at once, or not at all
-    own = [*TABLES, "coco", layout.PLAN_FOLDER, f"{layout.PLAN_FOLDER}/parts", f"{layout.PLAN_FOLDER}/annotated"]
+    own = [
+        *TABLES,
+        "coco",
+        "superseded",
+        layout.PLAN_FOLDER,
+        f"{layout.PLAN_FOLDER}/parts",
+        f"{layout.PLAN_FOLDER}/annotated",
+    ]
     folders = [root, *(storage.join(root, folder) for folder in own)]
     folders += [folder for folder, _, _ in os.walk(storage.join(root, layout.ANNOTATED_FOLDER))]
     for folder in folders:

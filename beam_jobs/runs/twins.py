@@ -35,10 +35,10 @@ def find_twins(database: sqlite3.Connection, table: str, max_bytes: int) -> int:
     """
     database.execute("CREATE TABLE contents(row INTEGER PRIMARY KEY, uri BLOB, size INTEGER, sha256 BLOB)")
     database.execute(f"INSERT INTO contents SELECT row, uri, size, NULL FROM {table}")
-    _fill(database, "size", "size IS NULL", _size)
+    fill_in(database, "contents", "size", "size IS NULL", _size)
     database.execute("CREATE INDEX contents_size ON contents(size)")
     shared = "SELECT size FROM contents GROUP BY size HAVING count(*) > 1"
-    _fill(database, "sha256", f"size <= {max_bytes} AND size IN ({shared})", _sha256)
+    fill_in(database, "contents", "sha256", f"size <= {max_bytes} AND size IN ({shared})", sha256_of)
     database.execute(
         f"""UPDATE {table} SET first = same.first FROM
               (SELECT row, min(row) OVER (PARTITION BY sha256) AS first FROM contents WHERE sha256 IS NOT NULL) AS same
@@ -49,15 +49,15 @@ def find_twins(database: sqlite3.Connection, table: str, max_bytes: int) -> int:
     return int(twins)
 
 
-def _fill(database: sqlite3.Connection, column: str, where: str, look: Callable[[str], T | None]) -> None:
-    """Writes what `look` says of each file into a column."""
-    database.execute(f"CREATE TABLE todo AS SELECT row, uri FROM contents WHERE {where}")
+def fill_in(database: sqlite3.Connection, table: str, column: str, where: str, look: Callable[[str], T | None]) -> None:
+    """Writes what `look` says of each file of a table, with columns `row` and `uri`, into a column of it."""
+    database.execute(f"CREATE TABLE todo AS SELECT row, uri FROM {table} WHERE {where}")
     with ThreadPoolExecutor(_THREADS, "twins") as threads:
         for rows in _batches(database.execute("SELECT row, uri FROM todo")):
             seen = threads.map(look, [os.fsdecode(uri) for _, uri in rows])
             database.execute("BEGIN")
             database.executemany(
-                f"UPDATE contents SET {column} = ? WHERE row = ?",
+                f"UPDATE {table} SET {column} = ? WHERE row = ?",
                 [(value, row) for (row, _), value in zip(rows, seen, strict=True)],
             )
             database.execute("COMMIT")
@@ -76,7 +76,8 @@ def _size(uri: str) -> int | None:
         return None
 
 
-def _sha256(uri: str) -> bytes | None:
+def sha256_of(uri: str) -> bytes | None:
+    """The sha256 of a file that can be read, and is no TFRecord file."""
     try:
         with storage.open_read(uri) as stream:
             head = stream.read(tfrecord.HEAD_BYTES)

@@ -16,13 +16,16 @@ from types import ModuleType
 from typing import Any, BinaryIO, cast
 
 from beam_jobs.storage import local, objects, remote
+from beam_jobs.storage.appender import Appender, LocalAppender, RemoteAppender
 from beam_jobs.storage.entry import Entry
 from beam_jobs.storage.local import TEMP_PREFIX
 
 __all__ = [
     "TEMP_PREFIX",
+    "Appender",
     "Entry",
     "FileTooLargeError",
+    "appender",
     "atomic_writer",
     "display_name",
     "exclusive",
@@ -39,6 +42,7 @@ __all__ = [
     "remove_dir",
     "set_options",
     "size",
+    "stamp",
     "stat_remote",
     "walk_remote",
     "write_atomic",
@@ -111,6 +115,15 @@ def read_bytes(path: str, max_bytes: int | None = None) -> bytes:
     return data
 
 
+def stamp(file: BinaryIO) -> tuple[int, int] | None:
+    """What changes when an open local file is written to: its size and time of change; None of others."""
+    try:
+        status = os.fstat(file.fileno())
+    except OSError:  # `io.UnsupportedOperation` is one
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
 def exists(path: str) -> bool:
     """Whether there is a file or a folder (on an object store: any object below `path/`)."""
     return bool(_store(path).exists(path))
@@ -154,6 +167,11 @@ def write_atomic(path: str, data: bytes) -> None:
     """Write a whole file, as `atomic_writer` does."""
     with atomic_writer(path) as file:
         file.write(data)
+
+
+def appender(path: str) -> Appender:
+    """A new file that grows by whole lines, for logs; several where files cannot grow (`name-00000.jsonl` …)."""
+    return RemoteAppender(path) if is_remote(path) else LocalAppender(path)
 
 
 @contextlib.contextmanager

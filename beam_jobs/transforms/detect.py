@@ -7,6 +7,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -22,6 +23,8 @@ from beam_jobs.processes.feed import Feeder, PartRows
 from beam_jobs.processes.gpus import suitable_processes
 from beam_jobs.processes.picture import PictureSettings
 from beam_jobs.processes.pool import DetectorPool
+from beam_jobs.processes.samples import Sampler
+from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.progress import ProgressRecord
 from beam_jobs.transforms.plan import Group
 
@@ -33,13 +36,15 @@ class SharedPool:
     """A pool that is made for the first of its users and closed by the last; for another first one it is made again.
 
     Args:
+        make: gives the stack what is to be done when nobody needs the pool any more.
         grow_to: the pool has a process for each of its users, up to so many.
     """
 
-    def __init__(self, make: Callable[[], DetectorPool], grow_to: int = 0) -> None:
+    def __init__(self, make: Callable[[ExitStack], DetectorPool], grow_to: int = 0) -> None:
         self._make = make
         self._grow_to = grow_to
         self._pool: DetectorPool | None = None
+        self._stack = ExitStack()
         self._users = 0
         self._lock = threading.Lock()
 
@@ -47,7 +52,7 @@ class SharedPool:
         """The pool, for one user more."""
         with self._lock:
             if self._pool is None:
-                self._pool = self._make()
+                self._pool = self._make(self._stack)
             self._users += 1
             if self._grow_to:
                 self._pool.grow(min(self._users, self._grow_to))
@@ -58,7 +63,7 @@ class SharedPool:
         with self._lock:
             self._users -= 1
             if self._pool is not None and not self._users:
-                self._pool.close()
+                self._stack.close()
                 self._pool = None
 
 
@@ -71,6 +76,7 @@ class PoolSource:
         handle: what makes it the same pool; give the same `PoolSource` to whatever shall share one.
         per_bundle: `processes` 0 is one for each bundle that the worker has at a time: where slots are shares of cores.
         tells: workers write down how far they are.
+        attempt: of the start of the run; see `check_attempt`.
     """
 
     spec: DetectorSpec
@@ -81,6 +87,7 @@ class PoolSource:
     handle: Shared
     per_bundle: bool = False
     tells: bool = False
+    attempt: str = ""
 
     def shared(self) -> SharedPool:
         """The pool of this worker."""
@@ -90,12 +97,21 @@ class PoolSource:
 
     def lend(self, pool: DetectorPool) -> None:
         """Makes `pool` that of this process. Whoever lends it is one of its users, and closes it."""
-        lent: SharedPool = self.handle.acquire(lambda: SharedPool(lambda: pool))
+        lent: SharedPool = self.handle.acquire(lambda: SharedPool(lambda _: pool))
         lent.acquire()
 
-    def _make(self) -> DetectorPool:
+    def _make(self, stack: ExitStack) -> DetectorPool:
         processes = self.processes or (1 if self.per_bundle else suitable_processes())
-        return DetectorPool(self.spec, self.settings, processes, beam_args=self.beam_args, verbose=self.verbose)
+        log = RunLog()
+        pool = DetectorPool(
+            self.spec, self.settings, processes, beam_args=self.beam_args, verbose=self.verbose, log=log
+        )
+        if self.tells:
+            log.open(self.settings.output)
+            stack.callback(log.close)
+            stack.enter_context(Sampler(pool, log, self.settings.output))
+        stack.callback(pool.close)
+        return pool
 
 
 _RANGES = "ranges"

@@ -16,14 +16,16 @@ class FinishRun(beam.PTransform):
     Args:
         root: the run's folder, with `_plan/launch.json`.
         due: how many parts there are to commit.
+        attempt: of the start that ends so.
     """
 
     root: str
     due: int
+    attempt: str
 
     def expand(self, parts: beam.PCollection[int]) -> beam.PCollection[str]:
         return (
             parts
             | "CountParts" >> beam.combiners.Count.Globally()  # int
-            | "Complete" >> beam.Map(complete_elsewhere, self.root, self.due).with_output_types(str)
+            | "Complete" >> beam.Map(complete_elsewhere, self.root, self.due, self.attempt).with_output_types(str)
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import apache_beam as beam
 from apache_beam.metrics import Metrics
 
+from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.parts import commit_part
 from beam_jobs.runs.plan import read_part
 
@@ -21,26 +22,43 @@ class WriteParts(beam.PTransform):
 
     Args:
         root: the run's folder.
+        attempt: of the start that the parts are written for.
     """
 
     root: str
+    attempt: str
 
     def expand(self, rows: beam.PCollection[tuple[int, bytes]]) -> beam.PCollection[int]:
         return (
             rows
             | "GatherPart" >> beam.GroupByKey()  # tuple[int, Iterable[bytes]]
-            | "CommitPart" >> beam.ParDo(_CommitPart(self.root)).with_output_types(int)
+            | "CommitPart" >> beam.ParDo(_CommitPart(self.root, self.attempt)).with_output_types(int)
         )
 
 
 class _CommitPart(beam.DoFn):
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, attempt: str) -> None:
         self._root = root
+        self._attempt = attempt
+        self._log: RunLog | None = None
         self._cpu_us = Metrics.counter(NAMESPACE, WRITE_CPU)
+
+    def setup(self) -> None:
+        self._log = RunLog()
+        self._log.open(self._root)
+
+    def finish_bundle(self) -> None:
+        assert self._log is not None
+        self._log.flush()
+
+    def teardown(self) -> None:
+        if self._log is not None:
+            self._log.close()
 
     def process(self, rows: tuple[int, Iterable[bytes]]) -> Iterator[int]:
         start = time.thread_time()
         part, encoded = rows
-        commit_part(self._root, part, read_part(self._root, part), encoded)
+        assert self._log is not None
+        commit_part(self._root, part, read_part(self._root, part), encoded, self._log, self._attempt)
         self._cpu_us.inc(int((time.thread_time() - start) * 1e6))
         yield part
