@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import apache_beam as beam
 import pandas as pd
 import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.testing.util import assert_that
+from apache_beam.utils.shared import Shared
 
 from beam_jobs.cli.main import main
 from beam_jobs.detectors.base import DetectorSpec
@@ -21,6 +25,8 @@ from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.manifest import Manifest
 from beam_jobs.runs.parts import commit_part
 from beam_jobs.runs.plan import PlannedInput
+from beam_jobs.transforms.detect import DetectObjects, PoolSource
+from beam_jobs.transforms.plan import Group
 from tests.clips import make_clip, make_sound
 from tests.fake_detectors import CATEGORIES, FATAL_FRAME
 from tests.pictures import write_pictures
@@ -107,6 +113,21 @@ def test_a_frame_without_a_row_is_noticed(tmp_path):
     builder.span(0, 0, None, 2)
     with pytest.raises(JobError, match="2 have no row"):
         commit_part(str(tmp_path / "out"), 0, [planned(clip)], [builder.encode()], RunLog())
+
+
+def test_elsewhere_ranges_are_spread_before_they_are_done(tmp_path):
+    clip = make_clip(tmp_path / "a.mp4", 70, options={"sc_threshold": "0"})
+    spec = DetectorSpec("factory", "fake", "tests.fake_detectors:colours", "f" * 64, CATEGORIES)
+    source = PoolSource(spec, PictureSettings(range_frames=10), 1, (), False, Shared())
+
+    def check(found: list[list[tuple[int, bytes]]]) -> None:
+        tables = Rows.of(rows for _, rows in found[0]).tables
+        assert len(found[0]) == 8  # the clip's own, and those of seven ranges
+        assert tables["images"]["frame"].to_pylist() == list(range(70))
+
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        groups = pipeline | beam.Create([(0, (Work(ImageKey(1, str(clip), "a.mp4"), 0),))]).with_output_types(Group)
+        assert_that(groups | DetectObjects(source) | beam.combiners.ToList(), check)
 
 
 def test_frames_that_flags_choose(tmp_path):
