@@ -214,6 +214,8 @@ def _account(part: int, planned: Sequence[PlannedInput], rows: Rows) -> Counts:
     found = tables["images"]["num_detections"].to_pylist()
     prefix = "category:"
     unnamed = {name.removeprefix(prefix): n for name, n in rows.counters.items() if name.startswith(prefix)}
+    # Copies of files with records or frames are done as the others are.
+    compared = [one for one in planned if one.input not in records and one.input not in frames]
     return Counts(
         inputs=total,
         tfrecord_files=len(records),
@@ -226,8 +228,7 @@ def _account(part: int, planned: Sequence[PlannedInput], rows: Rows) -> Counts:
         annotated=tables["annotated"].num_rows,
         empty_boxes=rows.counters.get("empty_boxes", 0),
         unnamed_category_ids=dict(sorted(unnamed.items(), key=lambda item: int(item[0]))),
-        # Copies of files with records or frames are done as the others are.
-        deduplicated=sum(one.first != one.input and one.input not in (records | frames) for one in planned),
+        deduplicated=len(compared) - len({one.first for one in compared}),
         clips=len(frames),
         sequential_clips=rows.counters.get("sequential_clips", 0),
     )
