@@ -179,7 +179,8 @@ class DetectorPool:
                 reply = child.run(works, self._setup.settings.max_seconds, self._max_memory())
             except LostError as lost:
                 self._stop(child)
-                self._log_lost(child, works[lost.position], lost, last=attempt == ATTEMPTS)
+                at = works[0] if works[0].frames is not None else works[lost.position]
+                self._log_lost(child, at, lost, last=attempt == ATTEMPTS)
                 shared, child = child.shares_calls, self._start(slot)
                 if len(works) == 1 and (part := works[0].frames) is not None:
                     again, gone = retried(part, attempt, lost.position, SHARING_FRAMES if shared else 1)
