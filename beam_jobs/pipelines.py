@@ -43,6 +43,8 @@ class DetectJob:
         # Where the run lies has no influence on what it finds, and a limit shows in the plan.
         for name in ("output", "image_ids", "max_seconds", "max_memory"):
             del settings[name]
+        if settings["annotation"] is not None:
+            settings["annotation"]["frames"] = list(settings["annotation"]["frames"])  # as JSON gives it back
         if selection["category_ids"] is not None:
             selection["category_ids"] = sorted(selection["category_ids"])
         return {
