@@ -100,7 +100,7 @@ def terminate(trial: Trial, clean: Clean) -> None:
 
 def kill_at_a_rename(trial: Trial, clean: Clean) -> None:
     """The launcher is killed before or after one of the renames by which files appear: any two steps of a commit."""
-    renames = 4 + 5 * sum(path.startswith("images/") for path in clean)
+    renames = 7 + 6 * sum(path.startswith("images/") for path in clean)
     at, after = int(renames * (trial.place + trial.rng.random() * 0.05)), trial.rng.random() < 0.5
 
     def prepare() -> None:

@@ -60,6 +60,15 @@ def first(tmp_path: Path) -> Path:
     return tmp_path / "a"
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run, `a`, that nobody changes."""
+    folder = tmp_path_factory.mktemp("since")
+    write_pictures(folder / "in", 2)
+    detect(folder / "a", f"--input={folder}/in", "--part_size=4")
+    return folder
+
+
 def since(run: Path, output: Path, *words: str) -> Manifest:
     return detect(output, f"--input={output.parent}/in", "--part_size=4", f"--since={run}", *words)
 
@@ -70,32 +79,32 @@ def superseded(run: Path) -> dict[str, str]:
 
 
 def test_only_what_is_new_or_changed_is_done_and_all_runs_are_one_table(first, tmp_path):
-    folder = tmp_path / "in"
-    (folder / "picture-0001.png").write_bytes(blue(50))  # another size
-    data = (folder / "picture-0002.png").read_bytes()
-    (folder / "picture-0002.png").write_bytes(data)  # another time, the same content
-    os.utime(folder / "picture-0002.png", ns=(1, 1))
-    (folder / "picture-0003.png").unlink()
-    (folder / "new.png").write_bytes(blue(40))
-    (folder / "broken.jpg").write_bytes(blue(30))  # a failure no more
+    inputs = tmp_path / "in"
+    (inputs / "picture-0001.png").write_bytes(blue(50))  # another size
+    data = (inputs / "picture-0002.png").read_bytes()
+    (inputs / "picture-0002.png").write_bytes(data)  # another time, the same content
+    os.utime(inputs / "picture-0002.png", ns=(1, 1))
+    (inputs / "picture-0003.png").unlink()
+    (inputs / "new.png").write_bytes(blue(40))
+    (inputs / "broken.jpg").write_bytes(blue(30))  # a failure no more
     manifest = since(first, tmp_path / "b")
-    inputs = manifest.inputs
-    assert (inputs.planned, inputs.changed, inputs.gone, inputs.unchanged) == (3, 2, 1, 8)
+    planned = manifest.inputs
+    assert (planned.planned, planned.changed, planned.gone, planned.unchanged) == (3, 2, 1, 8)
     assert superseded(tmp_path / "b") == {"broken.jpg": "changed", "picture-0001.png": "changed",
                                           "picture-0003.png": "gone"}  # fmt: skip
-    detect(tmp_path / "whole1", f"--input={folder}")
+    detect(tmp_path / "whole1", f"--input={inputs}")
     same_as((first, tmp_path / "b"), tmp_path / "whole1")
 
     # And a third run, since the second: what each of them did last counts.
-    (folder / "picture-0001.png").write_bytes(blue(60))
-    (folder / "picture-0003.png").write_bytes(blue(70))  # came back
-    (folder / "new.png").unlink()
-    (folder / "picture-0005.png").write_bytes(b"")
+    (inputs / "picture-0001.png").write_bytes(blue(60))
+    (inputs / "picture-0003.png").write_bytes(blue(70))  # came back
+    (inputs / "new.png").unlink()
+    (inputs / "picture-0005.png").write_bytes(b"")
     manifest = since(tmp_path / "b", tmp_path / "c")
     assert manifest.inputs.planned == 3
     assert superseded(tmp_path / "c") == {
         "new.png": "gone", "picture-0001.png": "changed", "picture-0005.png": "changed"}  # fmt: skip
-    detect(tmp_path / "whole2", f"--input={folder}")
+    detect(tmp_path / "whole2", f"--input={inputs}")
     same_as((first, tmp_path / "b", tmp_path / "c"), tmp_path / "whole2")
 
 
@@ -166,13 +175,13 @@ def test_records_do_not_take_ids_of_earlier_runs(tmp_path):
         (["--output=a"], "name another folder"),
     ],
 )
-def test_what_does_not_go_together_is_refused(first, tmp_path, words, said, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    given = ["detect", f"--input={tmp_path}/in", "--output=b", FAKE, "--part_size=4", "--since=a"]
-    before = sorted(tmp_path.rglob("*"))
+def test_what_does_not_go_together_is_refused(folder, words, said, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    given = ["detect", f"--input={folder}/in", "--output=b", FAKE, "--part_size=4", "--since=a"]
+    before = sorted(folder.rglob("*"))
     assert main([*given, *words]) == 2
     assert said in capsys.readouterr().err
-    assert sorted(tmp_path.rglob("*")) == before
+    assert sorted(folder.rglob("*")) == before
 
 
 def test_an_unfinished_run_is_refused(first, tmp_path, capsys):
