@@ -237,7 +237,7 @@ class _Tracker:
 
 
 def _box(found: Detections, i: int) -> Floats:
-    return found.boxes[i].astype(np.float64)
+    return np.asarray(found.boxes[i], np.float64)
 
 
 def _in_order(found: Detections) -> tuple[Detections, NDArray[np.intp]]:
