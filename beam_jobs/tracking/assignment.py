@@ -19,6 +19,8 @@ def best_pairs(gains: NDArray[np.float64]) -> Pairs:
         gains: [rows, columns]; what is not above 0 is never taken.
     """
     rows, columns = np.flatnonzero((gains > 0).any(axis=1)), np.flatnonzero((gains > 0).any(axis=0))
+    if not len(rows):
+        return []
     cost = -np.maximum(gains[np.ix_(rows, columns)], 0)
     if len(rows) <= len(columns):
         chosen = list(enumerate(_columns_of_rows(cost)))
@@ -30,6 +32,9 @@ def best_pairs(gains: NDArray[np.float64]) -> Pairs:
 def _columns_of_rows(cost: NDArray[np.float64]) -> list[int]:
     """The column of each row for the least total cost; there are at least as many columns as rows."""
     n_rows, n_columns = cost.shape
+    best: list[int] = cost.argmin(axis=1).tolist()
+    if len(set(best)) == n_rows:  # nobody is in another's way, as in most frames
+        return best
     of_rows, of_columns = np.zeros(n_rows), np.zeros(n_columns)  # the dual variables
     row_of = np.full(n_columns, -1)
     column_of = np.full(n_rows, -1)

@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from beam_jobs.records import Detections
 from beam_jobs.tracking.assignment import best_pairs
-from beam_jobs.tracking.motion import Floats, Motion
+from beam_jobs.tracking.motion import Box, Motion
 
 Ints = NDArray[np.int32]
+Floats = NDArray[np.float64]
 
 #: What the IoU with a box of another class is multiplied with.
 _OTHER_CLASS = 0.8
@@ -140,7 +141,7 @@ def track(frames: Iterable[Frame], step_s: float, settings: Tracking | None = No
         For each frame the int32 [N] track ids of its detections, 0 where one has no track; and the tracks by id.
 
     Raises:
-        ValueError: times that do not increase, or a step that is not above 0.
+        ValueError: times that decrease, or a step that is not above 0.
     """
     if not step_s > 0:
         raise ValueError(f"step_s must be above 0, got {step_s}")
@@ -185,7 +186,7 @@ class _Tracker:
             thing.lost = thing.last != moment
         kept = [thing for thing in self._alive if self._is_looked_for(thing, frame.time_s)]
         for i in np.flatnonzero((births < 0) & (found.scores >= self._settings.new)).tolist():
-            thing = _Object(Motion.begun(_box(found, i)), len(self.objects), moment, moment, confirmed=is_first)
+            thing = _Object(Motion(_box(found, i)), len(self.objects), moment, moment, confirmed=is_first)
             self._give(thing, moment, found, i, births)
             self.objects.append(thing)
             kept.append(thing)
@@ -193,8 +194,8 @@ class _Tracker:
         return births[np.argsort(order)]
 
     def _predict(self, time_s: float) -> None:
-        if self._now is not None and not time_s > self._now:
-            raise ValueError(f"times must increase, got {time_s} s after {self._now} s")
+        if self._now is not None and not time_s >= self._now:
+            raise ValueError(f"times must not decrease, got {time_s} s after {self._now} s")
         steps = 0.0 if self._now is None else (time_s - self._now) / self._step_s
         self._now = time_s
         for thing in self._alive:
@@ -236,8 +237,9 @@ class _Tracker:
         births[i] = thing.birth
 
 
-def _box(found: Detections, i: int) -> Floats:
-    return np.asarray(found.boxes[i], np.float64)
+def _box(found: Detections, i: int) -> Box:
+    xmin, ymin, xmax, ymax = found.boxes[i].tolist()
+    return xmin, ymin, xmax, ymax
 
 
 def _in_order(found: Detections) -> tuple[Detections, NDArray[np.intp]]:
@@ -253,7 +255,7 @@ def _likeness(things: list[_Object], found: Detections) -> Floats:
         return np.zeros((len(things), len(found)))
     same = np.array([thing.category_id for thing in things], np.int32)[:, None] == found.category_ids
     weights: Floats = np.where(same, 1.0, _OTHER_CLASS)
-    boxes = np.stack([thing.motion.box() for thing in things])
+    boxes = np.array([thing.motion.box for thing in things])
     likeness: Floats = _iou(boxes, found.boxes.astype(np.float64)) * weights
     return likeness
 
@@ -274,7 +276,7 @@ def _without_duplicates(things: list[_Object]) -> list[_Object]:
     lost = [thing for thing in things if thing.lost]
     if not seen or not lost:
         return things
-    overlaps = _iou(np.stack([a.motion.box() for a in seen]), np.stack([b.motion.box() for b in lost]))
+    overlaps = _iou(np.array([one.motion.box for one in seen]), np.array([other.motion.box for other in lost]))
     ended: set[int] = set()
     for i, j in np.argwhere(overlaps > _DUPLICATE_IOU).tolist():
         one, other = seen[i], lost[j]
