@@ -74,7 +74,7 @@ def detect(
         pipeline
         | "ReadPlan" >> ReadPlan(root, parts, group_size)  # Group
         | "DetectObjects" >> DetectObjects(source)  # tuple[int, bytes]
-        | "WriteParts" >> WriteParts(root)  # int
+        | "WriteParts" >> WriteParts(root, source.settings.tracking)  # int
     )
 
 

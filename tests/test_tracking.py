@@ -290,7 +290,7 @@ def test_tracks_say_what_the_ids_say(seen):
 
 
 def test_bad_settings_and_times_are_refused():
-    with pytest.raises(ValueError, match="low <= high <= new"):
+    with pytest.raises(ValueError, match="low <= high <= 1"):
         Tracking(high=0.05)
     with pytest.raises(ValueError, match="lost_s"):
         Tracking(lost_s=-1)

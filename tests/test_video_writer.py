@@ -31,7 +31,8 @@ def rewritten(source: Path, folder: Path, segments: int = 1, target: str = "out.
     for i, part in enumerate(np.array_split(np.arange(len(frames)), segments)):
         paths.append(folder / f"{segments}-{i}.nut")
         assert write_segment(paths[-1], [frames[k] for k in part], clip) == len(part)
-    assert join_segments(folder / target, paths, clip, source=source, begin=begin) == []
+    with av.open(str(source)) as opened:
+        assert join_segments(folder / target, paths, clip, source=opened, begin=begin) == []
     return folder / target
 
 
@@ -76,7 +77,7 @@ def test_real_clips_keep_their_times(tmp_path):
         paths = [tmp_path / f"{i}.nut" for i in range(2)]
         for path, part in zip(paths, parts, strict=True):
             write_segment(path, ((time, blank) for time in part), clip)
-        join_segments(tmp_path / "out.mp4", paths, clip, source=source)
+        join_segments(tmp_path / "out.mp4", paths, clip)
         assert times_of(tmp_path / "out.mp4") == [time * clip.time_base for time in times]
 
 
@@ -105,18 +106,19 @@ def test_sound_that_mp4_cannot_hold_is_left_out_and_named(tmp_path):
     source = write_clip(tmp_path / "in.avi", list(range(10)), sound="adpcm_ms")
     clip = ClipFormat(64, 48, Fraction(1, 25), Fraction(25))
     write_segment(tmp_path / "s.nut", [(n, pixels_of(n)) for n in range(10)], clip)
-    notes = join_segments(tmp_path / "out.mp4", [tmp_path / "s.nut"], clip, source=source)
+    with av.open(str(source)) as opened:
+        notes = join_segments(tmp_path / "out.mp4", [tmp_path / "s.nut"], clip, source=opened)
     assert notes == ["sound left out: MP4 cannot hold adpcm_ms"]
     assert len(times_of(tmp_path / "out.mp4")) == 10
 
 
-def test_sound_of_an_open_file_and_of_a_span(tmp_path):
+def test_sound_of_a_span(tmp_path):
     source = write_clip(tmp_path / "in.mp4", list(range(100)), sound="aac")
     clip = ClipFormat(64, 48, Fraction(1, 25), Fraction(25))
     write_segment(tmp_path / "s.nut", [(n, pixels_of(n)) for n in range(25, 75)], clip)
-    opened = io.BytesIO(source.read_bytes())
-    span = {"begin": Fraction(1), "end": Fraction(3)}
-    join_segments(tmp_path / "out.mp4", [tmp_path / "s.nut"], clip, source=opened, **span)
+    with av.open(io.BytesIO(source.read_bytes())) as opened:
+        span = {"begin": Fraction(1), "end": Fraction(3)}
+        join_segments(tmp_path / "out.mp4", [tmp_path / "s.nut"], clip, source=opened, **span)
     assert times_of(tmp_path / "out.mp4") == [Fraction(n, 25) for n in range(50)]
     with av.open(str(tmp_path / "out.mp4")) as written:
         sound = np.concatenate([frame.to_ndarray() for frame in written.decode(audio=0)], axis=1)
@@ -173,7 +175,8 @@ def test_a_browser_plays_seeks_and_shows_the_boxes(tmp_path, browser):
     for i, (drawn, begin) in enumerate(((early, 0), (late, 45))):
         write_segment(tmp_path / f"{i}.nut", [(n, drawn) for n in range(begin, begin + 45)], clip)
     source = write_clip(tmp_path / "in.mp4", list(range(90)), time_base=Fraction(1, 30), sound="aac")
-    join_segments(tmp_path / "out.mp4", [tmp_path / "0.nut", tmp_path / "1.nut"], clip, source=source)
+    with av.open(str(source)) as opened:
+        join_segments(tmp_path / "out.mp4", [tmp_path / "0.nut", tmp_path / "1.nut"], clip, source=opened)
     (tmp_path / "page.html").write_text("<body style='margin:0'><video src=out.mp4 muted style='display:block'>")
     browser.get((tmp_path / "page.html").as_uri())
 

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import av
 import numpy as np
@@ -101,7 +101,7 @@ def join_segments(
     segments: Sequence[Path],
     clip: ClipFormat,
     *,
-    source: Path | IO[bytes] | None = None,
+    source: InputContainer | None = None,
     begin: Fraction = Fraction(0),
     end: Fraction | None = None,
 ) -> list[str]:
@@ -111,7 +111,7 @@ def join_segments(
         target: is overwritten.
         segments: as `write_segment` left them.
         clip: theirs.
-        source: the clip whose sound is copied, as it is; a path or an open file. None for a clip without.
+        source: the clip whose sound is copied, as it is; opened, and read by nobody before. None for no sound.
         begin: seconds of the source that are the written clip's 0. Times before it can be only those of sound that
             players cut off.
         end: seconds of the source after which no sound begins; None for all.
@@ -133,15 +133,14 @@ def join_segments(
         video = output.add_stream_from_template(first.streams.video[0], opaque=True)
         flows = [_timed(_packets_of_segments(segments, clip, first.streams.video[0]), video, begin)]
         if source is not None:
-            opened = stack.enter_context(av.open(source if hasattr(source, "read") else str(source)))
             sounds: dict[int, Stream] = {}
-            for sound in opened.streams.audio:
+            for sound in source.streams.audio:
                 try:
                     sounds[sound.index] = output.add_stream_from_template(sound, opaque=True)
                 except ValueError:
                     notes.append(f"sound left out: MP4 cannot hold {sound.codec_context.name}")
             if sounds:
-                flows.append(_sound(opened, sounds, begin, end))
+                flows.append(_sound(source, sounds, begin, end))
         for _, _, packet in heapq.merge(*flows, key=lambda item: item[:2]):
             output.mux(packet)
     return notes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from beam_jobs.imaging.decode import Decoded, encode
 from beam_jobs.imaging.draw import class_colour, draw
 from beam_jobs.imaging.draw_keypoints import draw_keypoints
 from beam_jobs.imaging.draw_masks import draw_masks
-from beam_jobs.masks import patches
+from beam_jobs.masks import Patch, patches
 from beam_jobs.records import Detections
 
 
@@ -51,6 +51,7 @@ def drawn_on(
     categories: Mapping[int, str],
     annotation: Annotation,
     track_ids: NDArray[np.int32] | None = None,
+    masks: Sequence[Patch] | None = None,
 ) -> NDArray[np.uint8]:
     """A copy of the picture with `found` (best first) drawn on it, masks under keypoints under boxes.
 
@@ -60,6 +61,7 @@ def drawn_on(
         categories: names by id.
         annotation: what is drawn.
         track_ids: int32 [N], shown in the labels (`person 0.87 #3`); 0 where a detection has no track.
+        masks: N masks, where they are known as pixels and `found` has none.
     """
     shown = np.flatnonzero(found.scores >= annotation.min_score)[: annotation.max_boxes]
     drawn = found.take(shown)
@@ -76,6 +78,8 @@ def drawn_on(
     if drawn.masks is not None:
         height, width = pixels.shape[:2]
         pixels = draw_masks(pixels, patches(drawn.masks, width, height), colours)
+    elif masks is not None:
+        pixels = draw_masks(pixels, [masks[i] for i in shown.tolist()], colours)
     if drawn.keypoints is not None:
         count = drawn.keypoints.shape[1]
         people = [are_of_people(categories.get(i, ""), count) for i in drawn.category_ids.tolist()]

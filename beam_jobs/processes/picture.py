@@ -27,6 +27,7 @@ from beam_jobs.records import Detections, ImageKey
 from beam_jobs.runs import layout
 from beam_jobs.runs.ids import proposed_id
 from beam_jobs.storage import display_name
+from beam_jobs.tracking.tracker import Tracking
 
 InputFormat = Literal["auto", "image", "tfrecord"]
 
@@ -52,6 +53,7 @@ class PictureSettings:
         batch_pixels: what a call of the detector may hold, in pixels of the network's input; 0 for one picture a call,
             None for what suits where the detector runs.
         tiling: how pictures are cut into tiles, on which is detected as well; None for whole pictures only.
+        tracking: how the objects of a clip are tracked, when all its frames are done; None for not at all.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -65,6 +67,7 @@ class PictureSettings:
     max_memory: int = 0
     batch_pixels: int | None = None
     tiling: Tiling | None = None
+    tracking: Tracking | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 import pyarrow as pa
@@ -15,8 +15,10 @@ from beam_jobs import storage
 from beam_jobs.errors import JobError
 from beam_jobs.formats.rows import Rows
 from beam_jobs.formats.tables import DICTIONARY_COLUMNS, written
+from beam_jobs.formats.track_rows import with_tracks
 from beam_jobs.runs import layout
 from beam_jobs.runs.plan import PlannedInput
+from beam_jobs.tracking.tracker import Tracking
 
 
 class FileRecord(msgspec.Struct, frozen=True):
@@ -40,6 +42,7 @@ class Counts(msgspec.Struct):
         detections: rows of `detections`.
         masks, keypoints: those of them that have such.
         annotated: annotated pictures.
+        tracks: rows of `tracks`.
         empty_boxes: boxes that had no area inside the picture, and were left out.
         unnamed_category_ids: detections whose class id the label map does not name, by id.
         deduplicated: inputs whose rows are those of another with the same content, which alone was detected on.
@@ -54,6 +57,7 @@ class Counts(msgspec.Struct):
     masks: int = 0
     keypoints: int = 0
     annotated: int = 0
+    tracks: int = 0
     empty_boxes: int = 0
     unnamed_category_ids: dict[str, int] = {}
     deduplicated: int = 0
@@ -91,7 +95,13 @@ class PartRecord(msgspec.Struct, frozen=True):
         return msgspec.json.decode(storage.read_bytes(storage.join(root, layout.part_record(part))), type=PartRecord)
 
 
-def commit_part(root: str, part: int, planned: Sequence[PlannedInput], encoded: Iterable[bytes]) -> PartRecord:
+def commit_part(
+    root: str,
+    part: int,
+    planned: Sequence[PlannedInput],
+    encoded: Iterable[bytes],
+    tracking: Tracking | None = None,
+) -> PartRecord:
     """Writes the tables of a part, then the record that it is committed. The same bytes on every try.
 
     A part that is committed stays as it is: a runner may try again what it only thought to be lost.
@@ -99,6 +109,7 @@ def commit_part(root: str, part: int, planned: Sequence[PlannedInput], encoded: 
     Args:
         planned: the inputs of the part.
         encoded: the encoded rows of all its groups, in any order.
+        tracking: how the objects of its clips are tracked; None for not at all.
 
     Raises:
         JobError: the rows do not account for every input exactly once.
@@ -107,16 +118,20 @@ def commit_part(root: str, part: int, planned: Sequence[PlannedInput], encoded: 
         return PartRecord.read(root, part)
     rows = Rows.of(encoded)
     counts = _account(part, planned, rows)
-    record = PartRecord(part, counts, _write_tables(root, part, rows))
+    tables = {name: written(name, table) for name, table in rows.tables.items() if name != "containers"}
+    if tracking:
+        tables["detections"], tables["tracks"] = with_tracks(tables["images"], tables["detections"], tracking)
+        counts.tracks = tables["tracks"].num_rows
+    record = PartRecord(part, counts, _write_tables(root, part, tables))
     record.write(root)
     return record
 
 
-def _write_tables(root: str, part: int, rows: Rows) -> list[FileRecord]:
+def _write_tables(root: str, part: int, tables: Mapping[str, pa.Table]) -> list[FileRecord]:
     return [
-        write_table(root, layout.part_table(name, part), written(name, table), DICTIONARY_COLUMNS[name])
-        for name, table in rows.tables.items()
-        if name != "containers" and (name != "annotated" or table.num_rows)
+        write_table(root, layout.part_table(name, part), table, DICTIONARY_COLUMNS[name])
+        for name, table in tables.items()
+        if name != "annotated" or table.num_rows
     ]
 
 

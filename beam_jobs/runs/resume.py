@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from beam_jobs import storage
-from beam_jobs.formats.tables import TABLES
+from beam_jobs.formats.tables import PUBLIC_TABLES
 from beam_jobs.runs import layout
 from beam_jobs.runs.completion import Launch
 from beam_jobs.runs.parts import Counts, PartRecord
@@ -104,7 +104,7 @@ def sweep(root: str) -> None:
     """Takes away what killed writers left in the folders of a run. Nobody may be writing to it."""
     if storage.is_remote(root):
         return  # there a file is written at once, or not at all
-    own = [*TABLES, "coco", layout.PLAN_FOLDER, f"{layout.PLAN_FOLDER}/parts", f"{layout.PLAN_FOLDER}/annotated"]
+    own = [*PUBLIC_TABLES, "coco", layout.PLAN_FOLDER, f"{layout.PLAN_FOLDER}/parts", f"{layout.PLAN_FOLDER}/annotated"]
     folders = [root, *(storage.join(root, folder) for folder in own)]
     folders += [folder for folder, _, _ in os.walk(storage.join(root, layout.ANNOTATED_FOLDER))]
     for folder in folders:

@@ -32,6 +32,8 @@ Floats = NDArray[np.float64]
 _OTHER_CLASS = 0.8
 #: The largest distance (1 − IoU · score; of doubtful boxes 1 − IoU) at which a box and a track match.
 _SURE, _DOUBTFUL, _UNCONFIRMED = 0.8, 0.5, 0.7
+#: By how much a score must be above `high` to begin a track.
+_NEW = 0.1
 #: Of two tracks, one of them lost, with a larger IoU than this the shorter one ends.
 _DUPLICATE_IOU = 0.85
 
@@ -41,9 +43,9 @@ class Tracking:
     """What the tracker goes by.
 
     Args:
-        high: a detection whose score is above it is sure. The doubtful ones below can prolong a track only.
+        high: a detection whose score is above it is sure, and one that has 0.1 more begins a track. The doubtful
+            ones below can prolong a track only.
         low: detections up to this score are not looked at.
-        new: the least score that begins a track.
         lost_s: seconds for which a lost track is looked for.
 
     Raises:
@@ -52,12 +54,11 @@ class Tracking:
 
     high: float = 0.5
     low: float = 0.1
-    new: float = 0.6
     lost_s: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.high <= self.new <= 1:
-            raise ValueError(f"0 <= low <= high <= new <= 1 must hold, got {self.low}, {self.high} and {self.new}")
+        if not 0 <= self.low <= self.high <= 1:
+            raise ValueError(f"0 <= low <= high <= 1 must hold, got {self.low} and {self.high}")
         if self.lost_s < 0:
             raise ValueError(f"lost_s must not be negative, got {self.lost_s}")
 
@@ -185,7 +186,7 @@ class _Tracker:
         for thing in self._alive:
             thing.lost = thing.last != moment
         kept = [thing for thing in self._alive if self._is_looked_for(thing, frame.time_s)]
-        for i in np.flatnonzero((births < 0) & (found.scores >= self._settings.new)).tolist():
+        for i in np.flatnonzero((births < 0) & (found.scores >= self._settings.high + _NEW)).tolist():
             thing = _Object(Motion(_box(found, i)), len(self.objects), moment, moment, confirmed=is_first)
             self._give(thing, moment, found, i, births)
             self.objects.append(thing)
