@@ -1,0 +1,329 @@
+"""Ranges of a clip's frames: which are wanted, where decoding begins, and how a range is divided when it is lost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beam_jobs.errors import InputError
+from beam_jobs.imaging.decode import Decoded
+from beam_jobs.imaging.video import ClipFile, Encoded, Shown, decoded, to_rgb
+
+#: Frames of a clip: their numbers fit into 22 bits of an image id.
+MAX_FRAMES = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class FrameChoice:
+    """Which frames of a clip are looked at; all, if nothing is said.
+
+    Args:
+        fps: the first frame of each 1/fps seconds, counted from the first frame of the clip.
+        every: those whose number is a multiple of it.
+        start_s, end_s: those with start_s <= presentation time < end_s.
+        keyframes_only: only keyframes.
+    """
+
+    fps: float | None = None
+    every: int | None = None
+    start_s: float | None = None
+    end_s: float | None = None
+    keyframes_only: bool = False
+
+
+class Chooser:
+    """Says of one frame after the other, in order, whether it is chosen."""
+
+    def __init__(self, choice: FrameChoice) -> None:
+        self._choice = choice
+        self._first_s: float | None = None
+        self._interval = -1
+
+    def takes(self, number: int, time_s: float, keyframe: bool) -> bool:
+        """Whether the frame with this number, at this time, is chosen."""
+        choice = self._choice
+        first = True
+        if choice.fps is not None:
+            self._first_s = time_s if self._first_s is None else self._first_s
+            # Times are rounded to the time base: one that is a hair before its interval is in it.
+            interval = math.floor((time_s - self._first_s) * choice.fps + 1e-6)
+            first = interval > self._interval
+            self._interval = max(interval, self._interval)
+        return (
+            first
+            and (choice.every is None or number % choice.every == 0)
+            and (choice.start_s is None or time_s >= choice.start_s)
+            and (choice.end_s is None or time_s < choice.end_s)
+            and (keyframe or not choice.keyframes_only)
+        )
+
+
+class Cut(NamedTuple):
+    """A clip that ends before its end: a failure in the place of all frames after the last.
+
+    Args:
+        number: of the frame after the last; None where that is not known beforehand.
+    """
+
+    error: InputError
+    time_s: float
+    number: int | None = None
+
+
+class Span(NamedTuple):
+    """So many frames are due of those with begin <= number < end; end is None for the end of the clip."""
+
+    begin: int
+    end: int | None
+    frames: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameRange:
+    """Some frames of a clip, to be decoded in one go.
+
+    Where the times of all frames are known beforehand, `listed` holds them; else the frames are numbered as they leave
+    the decoder, from the beginning of the clip.
+
+    Args:
+        tick_s: the stream's time base in seconds.
+        begin, end: numbers of frames that it accounts for; the end of the clip where `end` is None.
+        listed: the frames that are decoded.
+        frame_s: seconds from frame to frame, for frames without a time.
+        times: whether the decoder's times can be trusted.
+        choice: of the frames that are not listed, those that are wanted.
+        cut: what is to be said of the clip's end, by the range that has it.
+    """
+
+    clip: ClipFile
+    tick_s: float
+    begin: int
+    end: int | None
+    listed: Listed | None
+    frame_s: float = 0.04
+    times: bool = True
+    choice: FrameChoice = field(default_factory=FrameChoice)
+    cut: Cut | None = None
+
+    @property
+    def due(self) -> int | None:
+        """How many rows there will be, if that is known."""
+        return None if self.listed is None else len(self.listed.wanted) + (self.cut is not None)
+
+    def divided(self, at: int, count: int) -> tuple[FrameRange | None, FrameRange | None, FrameRange | None]:
+        """What comes before the frames from number `at` on, so many of those wanted, and what comes after them."""
+        if self.listed is None:
+            end = at + count
+            before = replace(self, end=at, cut=None) if at > self.begin else None
+            after = replace(self, begin=end) if self.end is None or end < self.end else None
+            return before, replace(self, begin=at, end=end, cut=None), after
+        wanted = self.listed.wanted
+        first = int(np.searchsorted(wanted, at))
+        last = min(first + count, len(wanted))
+        before = self._part(self.begin, int(wanted[first]), wanted[:first]) if first else None
+        after, end = None, self.end
+        if last < len(wanted) or self.cut is not None:
+            end = int(wanted[last]) if last < len(wanted) else int(wanted[-1]) + 1
+            after = self._part(end, self.end, wanted[last:])
+        these = self._part(int(wanted[first]) if first else self.begin, end, wanted[first:last])
+        return before, these if after is None else replace(these, cut=None), after
+
+    def past_key(self, at: int) -> tuple[FrameRange, FrameRange | None]:
+        """What cannot be had when no frame can be decoded from number `at` to the next keyframe; and what can."""
+        if self.listed is None:
+            return self, None
+        later = self.listed.keys[self.listed.keys > at]
+        wanted = self.listed.wanted
+        keys = later[later > wanted[0]] if len(wanted) else later
+        if not len(keys) or keys[0] > wanted[-1]:
+            return self, None
+        key = int(keys[0])
+        lost = replace(self._part(self.begin, key, wanted[wanted < key]), cut=None)
+        return lost, self._part(key, self.end, wanted[wanted >= key])
+
+    def _part(self, begin: int, end: int | None, wanted: NDArray[np.int64]) -> FrameRange:
+        assert self.listed is not None
+        return replace(
+            self, begin=begin, end=end, listed=self.listed.only(wanted), cut=self.cut if end is None else None
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listed:
+    """Frames whose times are known before they are decoded.
+
+    Args:
+        first: the number of the first that is decoded, a keyframe or the beginning of the clip.
+        pts: int64 [N], their presentation times in ticks, ascending, up to the last that is wanted.
+        wanted: int64 [M], numbers of those that are wanted, ascending.
+        keys: int64 [K], numbers of keyframes among them, ascending.
+        seeks: decoding begins at the first, which is a keyframe; else at the beginning of the clip.
+        keyframes: only keyframes are wanted.
+    """
+
+    first: int
+    pts: NDArray[np.int64]
+    wanted: NDArray[np.int64]
+    keys: NDArray[np.int64]
+    seeks: bool
+    keyframes: bool = False
+
+    def only(self, wanted: NDArray[np.int64]) -> Listed:
+        """Some of those that are wanted, from the last keyframe before them."""
+        if not len(wanted):
+            return replace(self, pts=self.pts[:0], wanted=wanted)
+        at = int(np.searchsorted(self.keys, wanted[0], "right")) - 1
+        first = self.first if at < 0 else max(self.first, int(self.keys[at]))
+        pts = self.pts[first - self.first : int(wanted[-1]) + 1 - self.first]
+        keys = self.keys[(self.keys >= first) & (self.keys <= wanted[-1])]
+        return Listed(first, pts, wanted, keys, self.seeks or first > self.first, self.keyframes)
+
+
+class Frame(NamedTuple):
+    """What became of a frame that is due.
+
+    Args:
+        number: its rank in order of presentation, from 0.
+        time_s: its presentation time; None where nobody knows.
+        picture: or why there is none.
+    """
+
+    number: int
+    time_s: float | None
+    picture: Decoded | InputError
+    encoded: Encoded = Encoded(0, "")
+
+
+#: Takes the number of the frame that is being decoded.
+AtWork = Callable[[int], None]
+
+
+def frames_of(part: FrameRange, at_work: AtWork, max_pixels: int) -> Iterator[Frame]:
+    """Each frame that is due, once, in order; of those that cannot be decoded, why.
+
+    Nothing but a frame is held, and what the decoder needs.
+
+    Args:
+        at_work: told the number of each frame before it is decoded, of those that are not wanted too.
+        max_pixels: the largest frame that is taken.
+
+    Raises:
+        InputError: stage `decode`: nothing can be decoded of a range whose frames are not listed.
+        OSError: the clip cannot be read.
+    """
+    if part.listed is None:
+        yield from _counted(part, at_work, max_pixels)
+        return
+    yield from _listed(part, part.listed, at_work, max_pixels)
+    if part.cut is not None:
+        yield end_of(part, part.cut)
+
+
+def end_of(part: FrameRange, cut: Cut) -> Frame:
+    """The failure at the end of a clip that is cut off."""
+    return Frame(part.begin if cut.number is None else cut.number, cut.time_s, cut.error)
+
+
+def _listed(part: FrameRange, listed: Listed, at_work: AtWork, max_pixels: int) -> Iterator[Frame]:
+    if not len(listed.wanted):
+        return
+    wanted = listed.wanted.tolist()
+    done = 0
+    number = listed.first
+    why = ""
+    stopped: InputError | None = None
+
+    def told() -> None:
+        at_work(number)
+
+    told()
+    key = int(listed.pts[0]) if listed.seeks else None
+    try:
+        for shown in decoded(part.clip, key, told, keyframes=listed.keyframes):
+            if shown.frame is None:
+                why = shown.error
+                continue
+            at = -1 if shown.pts is None else int(np.searchsorted(listed.pts, shown.pts))
+            if at < 0 or at >= len(listed.pts) or listed.pts[at] != shown.pts:
+                if shown.pts is not None and shown.pts > listed.pts[-1]:
+                    break
+                continue  # of before the keyframe
+            number = listed.first + at
+            if number < wanted[done]:
+                told()
+                continue
+            while wanted[done] < number:
+                yield _missing(part, listed, wanted[done], why)
+                done += 1
+            if wanted[done] == number:
+                yield _taken(number, float(listed.pts[at]) * part.tick_s, shown, max_pixels)
+                done += 1
+            number += 1
+            why = ""
+            if done == len(wanted):
+                return
+            told()
+    except InputError as error:
+        stopped = error
+    for number in wanted[done:]:
+        missing = _missing(part, listed, number, why)
+        yield missing if stopped is None else missing._replace(picture=stopped)
+
+
+def _missing(part: FrameRange, listed: Listed, number: int, why: str) -> Frame:
+    said = f" ({why})" if why else ""
+    error = InputError("decode", "corrupt", f"The decoder gave no picture for this frame{said}.")
+    return Frame(number, float(listed.pts[number - listed.first]) * part.tick_s, error)
+
+
+def _counted(part: FrameRange, at_work: AtWork, max_pixels: int) -> Iterator[Frame]:
+    """The frames of a clip of which nothing is known beforehand."""
+    number = 0
+    time_s = 0.0
+    chooser = Chooser(part.choice)
+
+    def told() -> None:
+        at_work(number)
+
+    told()
+    for shown in decoded(part.clip, None, told):
+        if part.times and shown.pts is not None and (number == 0 or shown.pts * part.tick_s > time_s):
+            time_s = shown.pts * part.tick_s
+        elif number:
+            time_s += part.frame_s
+        chosen = chooser.takes(number, time_s, shown.frame is not None and shown.frame.key_frame)
+        if chosen and number >= part.begin:
+            if shown.frame is None:
+                error = InputError("decode", "corrupt", f"The decoder gave no picture ({shown.error}).")
+                yield Frame(number, time_s, error)
+            else:
+                yield _taken(number, time_s, shown, max_pixels)
+        number += 1
+        if part.end is not None and number >= part.end:
+            return
+        if number == MAX_FRAMES - 1:
+            yield Frame(number, time_s, InputError("decode", "too_long", f"Frames from number {number:,} on are left."))
+            return
+        told()
+    if part.cut is not None:
+        yield end_of(replace(part, begin=max(number, part.begin)), part.cut)
+
+
+def _taken(number: int, time_s: float, shown: Shown, max_pixels: int) -> Frame:
+    assert shown.frame is not None
+    frame = shown.frame
+    encoded = shown.encoded or Encoded(0, "")
+    if frame.width * frame.height > max_pixels:
+        message = f"the frame has {frame.width}x{frame.height} pixels, the limit is {max_pixels} in all"
+        return Frame(number, time_s, InputError("decode", "too_large", message))
+    if frame.is_corrupt:
+        return Frame(number, time_s, InputError("decode", "corrupt", "The data of this frame are damaged."))
+    try:
+        return Frame(number, time_s, to_rgb(frame, shown.codec), encoded)
+    except InputError as error:
+        return Frame(number, time_s, error)
