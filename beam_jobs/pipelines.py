@@ -82,9 +82,13 @@ def detect_and_finish(
     pipeline: beam.Pipeline, root: str, source: PoolSource, parts: Sequence[int], group_size: int
 ) -> beam.PCollection[str]:
     """Adds to a pipeline the detection of all parts, and the end of the run after them; yields the manifest's path."""
-    from beam_jobs.transforms.finish import FinishRun
+    from beam_jobs.transforms.finish import AnnotateClips, FinishRun
 
-    return detect(pipeline, root, source, parts, group_size) | "FinishRun" >> FinishRun(root, len(parts))
+    return (
+        detect(pipeline, root, source, parts, group_size)
+        | "AnnotateClips" >> AnnotateClips(root)  # int
+        | "FinishRun" >> FinishRun(root, len(parts))  # str
+    )
 
 
 def detect_in_order(

@@ -59,6 +59,14 @@ def test_the_order_of_clips_in_a_part_does_not_matter():
     assert with_tracks(images, detections, Tracking())[1] == with_tracks(others, same, Tracking())[1]
 
 
+def test_a_frame_without_a_time_is_taken_with_the_one_before_it():
+    images, detections = part(("a.mp4",))
+    times = [0.0, 0.04, None, 0.12, 0.16, None, None]
+    images = images.set_column(2, "timestamp_s", pa.array(times, pa.float64()))
+    (row,) = with_tracks(images, detections, Tracking())[1].to_pylist()
+    assert (row["length"], row["first_s"], row["last_s"]) == (6, 0.0, 0.16)
+
+
 def test_pictures_have_no_tracks():
     images, detections = part(frames=0)
     detections, tracks = with_tracks(images, detections, Tracking())

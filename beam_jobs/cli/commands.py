@@ -169,7 +169,11 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
     output = detect.add_argument_group("outputs")
     output.add_argument("--output", metavar="DIR", help="folder of the run; new, or empty (required)")
     _switch(output, "overwrite", "replace the run that is in DIR")
-    _switch(output, "annotate", "write pictures with boxes, masks, keypoints, classes and scores to DIR/annotated")
+    _switch(
+        output,
+        "annotate",
+        "write pictures, and videos of clips, with boxes, masks, keypoints, classes and scores to DIR/annotated",
+    )
     output.add_argument(
         "--annotate_min_score", type=values.share, default=0.30, metavar="S", help="least score drawn (%(default)s)"
     )

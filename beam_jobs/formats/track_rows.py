@@ -31,13 +31,13 @@ def with_tracks(images: pa.Table, detections: pa.Table, settings: Tracking) -> t
         zip(detections["category_id"].to_pylist(), detections["category"].to_pylist(), strict=True)
     )
     for video, at in _clips(images):
-        numbers, times = images["frame"].take(pa.array(at)).to_pylist(), images["timestamp_s"].take(pa.array(at))
+        numbers, times = images["frame"].to_numpy()[at], _times(images["timestamp_s"].take(pa.array(at)))
         where = [np.arange(firsts[i], firsts[i] + counts[i]) for i in at.tolist()]
         frames = (
             Frame(number, time, found.take(rows_of_it))
-            for number, time, rows_of_it in zip(numbers, times.to_pylist(), where, strict=True)
+            for number, time, rows_of_it in zip(numbers.tolist(), times.tolist(), where, strict=True)
         )
-        ids, tracks = track(frames, usual_step(times.to_numpy()), settings)
+        ids, tracks = track(frames, usual_step(times), settings)
         for rows_of_it, of_frame in zip(where, ids, strict=True):
             track_ids[rows_of_it] = of_frame
         rows += [
@@ -67,6 +67,13 @@ def usual_step(times: NDArray[np.float64]) -> float:
     steps = np.diff(times)
     steps = steps[steps > 0]
     return float(np.median(steps)) if len(steps) else _ANY_STEP
+
+
+def _times(times: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Times in seconds; one that is not known is that of the frame before."""
+    seconds = times.to_numpy()
+    last = np.maximum.accumulate(np.where(np.isnan(seconds), -np.inf, seconds))
+    return np.where(np.isinf(last), 0.0, last)
 
 
 def _clips(images: pa.Table) -> Iterator[tuple[str, NDArray[np.intp]]]:

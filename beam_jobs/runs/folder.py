@@ -171,3 +171,4 @@ def _annotated(root: str, part: int) -> Iterator[str]:
         yield from (f"{path}/{n}" for n in names if n[:6].isdigit() or n.startswith(storage.TEMP_PREFIX))
         if not names:
             yield path
+            yield layout.annotated_clip_path(one.key.file_name, one.key.uri)
