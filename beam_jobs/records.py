@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 #: Image ids are below this, so that JSON readers that hold numbers as doubles keep them exact.
 MAX_IMAGE_ID = 2**53
+#: A frame's id is its clip's digest, of 31 bits, and its number, which has this many.
+FRAME_BITS = 22
 
 
 def image_id_of(file_name: str, frame: int = 0, repetition: int = 0) -> int:
@@ -19,16 +21,29 @@ def image_id_of(file_name: str, frame: int = 0, repetition: int = 0) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 11
 
 
+def frame_name(video: str, frame: int) -> str:
+    """The name of a frame of a clip in tables and COCO files: `clip.mp4#000123`."""
+    return f"{video}#{frame:06d}"
+
+
+def frame_id_of(video: str, frame: int) -> int:
+    """A stable image id of a frame: a 31-bit BLAKE2b of the clip's name, times 2**22, plus the frame's number."""
+    digest = int.from_bytes(hashlib.blake2b(video.encode(), digest_size=4).digest(), "big") >> 1
+    return (digest << FRAME_BITS) + frame
+
+
 @dataclass(frozen=True, slots=True)
 class ImageKey:
-    """Which image: a file, or one record of a TFRecord file.
+    """Which image: a file, one record of a TFRecord file, or one frame of a clip.
 
     Args:
         image_id: 0 <= image_id < 2**53.
         uri: the path that is opened. Undecodable bytes of a local path are surrogate escapes, as in `os.fsdecode`.
         file_name: the name in the tables and in COCO files; valid UTF-8.
         record: the index of the record in its TFRecord file; None for a picture file.
-        frame: 0 for stills.
+        frame: of a clip, its rank in order of presentation; 0 for stills.
+        video: the name of the frame's clip; None for stills.
+        timestamp_s: the frame's presentation time in seconds; None for stills, and where nobody knows.
 
     Raises:
         ValueError: an id or an index out of range, or an empty name.
@@ -39,6 +54,8 @@ class ImageKey:
     file_name: str
     record: int | None = None
     frame: int = 0
+    video: str | None = None
+    timestamp_s: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.image_id < MAX_IMAGE_ID:

@@ -22,7 +22,7 @@ def one(name: str, input: int, scores: list[float], record: int | None = None, c
 
 def test_rows_have_what_was_collected():
     builder = RowsBuilder("m", {})
-    builder.failure(Place(3), "/in/x", "x", InputError("decode", "truncated", "cut"))
+    builder.failure(ImageKey(3, "/in/x", "x"), Place(3), "/in/x", InputError("decode", "truncated", "cut"))
     builder.container(4, 12)
     rows = Rows.of([one("a", 1, [0.5, 0.25]), builder.encode(), RowsBuilder("m", {}).encode()]).tables
     place = {"input": 1, "record": -1}

@@ -245,7 +245,7 @@ def test_a_range_is_divided_around_a_frame_and_each_part_reads_the_same(tmp_path
         index = index_clip(clip_file(make_clip(tmp_path / name, 50, options={"bf": "2"})))
         (part,) = index.ranges(FrameChoice(every=2), 1000)
         whole = read(part)
-        before, these, after = part.divided(22, 1)
+        before, these, after = part.around(22, 1)
         assert before is not None
         assert after is not None
         assert [frame.number for frame in read(these)] == [22]

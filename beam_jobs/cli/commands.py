@@ -110,16 +110,28 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PATTERN",
-        help="a picture, a folder, or a glob with **; on any file system that Beam knows. May be given several times",
+        help="a picture, a clip, a folder, or a glob with **; on any file system that Beam knows. May be repeated",
     )
     inputs.add_argument("--input_list", metavar="FILE", help="a file with one path a line")
     inputs.add_argument("--root", metavar="DIR", help="file names are relative to this folder")
     inputs.add_argument(
         "--input_format",
-        choices=("auto", "image", "tfrecord"),
+        choices=("auto", "image", "tfrecord", "video"),
         default="auto",
         help="what the inputs are; auto looks at the first bytes of each (%(default)s)",
     )
+    inputs.add_argument(
+        "--fps", type=values.rate, metavar="N", help="of clips, N frames a second (all; pictures are taken as they are)"
+    )
+    inputs.add_argument("--every", type=values.positive, metavar="N", help="of clips, every Nth frame, from frame 0")
+    inputs.add_argument(
+        "--start",
+        type=values.moment,
+        metavar="T",
+        help="of clips, frames from this presentation time on: 90.5, 00:01:30.5",
+    )
+    inputs.add_argument("--end", type=values.moment, metavar="T", help="of clips, frames before this time")
+    _switch(inputs, "keyframes_only", "of clips, only keyframes: few, and quick to decode")
     inputs.add_argument("--image_ids", metavar="JSON", help="take image ids from this COCO file, by file name")
     inputs.add_argument(
         "--ground_truth",
@@ -173,6 +185,18 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         output,
         "annotate",
         "write pictures, and videos of clips, with boxes, masks, keypoints, classes and scores to DIR/annotated",
+    )
+    output.add_argument(
+        "--annotate_frames",
+        type=values.wholes,
+        metavar="N,N",
+        help="with --annotate: of clips, draw the frames of these numbers, of those that were detected on (none)",
+    )
+    output.add_argument(
+        "--annotate_every",
+        type=values.positive,
+        metavar="N",
+        help="with --annotate: of clips, draw every Nth frame (none)",
     )
     output.add_argument(
         "--annotate_min_score", type=values.share, default=0.30, metavar="S", help="least score drawn (%(default)s)"
@@ -245,7 +269,7 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         type=values.positive,
         default=1 << 30,
         metavar="N",
-        help="larger files, and records, are not read but failures (%(default)s)",
+        help="larger pictures, and records, are not read but failures; clips may have any size (%(default)s)",
     )
     running.add_argument(
         "--max_seconds",

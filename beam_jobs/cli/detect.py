@@ -208,6 +208,17 @@ def _check_flags(options: argparse.Namespace, *, local: bool) -> None:
         raise UsageError(f"--iou_type {options.iou_type} says what is evaluated: give --ground_truth SOURCE as well.")
     if options.dedupe and options.input_format == "tfrecord":
         raise UsageError("--dedupe compares files of pictures, not records: leave it out with --input_format tfrecord.")
+    if options.dedupe and options.input_format == "video":
+        raise UsageError("--dedupe compares pictures, not frames: leave it out with --input_format video.")
+    chosen = [f"--{name}" for name in ("fps", "every", "keyframes_only") if getattr(options, name)]
+    if len(chosen) > 1:
+        raise UsageError(f"{' and '.join(chosen)} choose frames in different ways: leave all but one of them out.")
+    if chosen and options.input_format in ("image", "tfrecord"):
+        raise UsageError(f"{chosen[0]} is for clips: leave it out with --input_format {options.input_format}.")
+    if options.start is not None and options.end is not None and options.start >= options.end:
+        raise UsageError("--start must be before --end.")
+    if (options.annotate_frames or options.annotate_every) and not options.annotate:
+        raise UsageError("--annotate_frames and --annotate_every say which frames are drawn: give --annotate as well.")
     if options.tile_overlap is not None and not options.tile:
         raise UsageError("--tile_overlap says how much tiles have in common: give --tile N as well.")
     if options.min_score is None:

@@ -20,6 +20,7 @@ from beam_jobs.detectors.tiles import Tiling
 from beam_jobs.errors import UsageError
 from beam_jobs.formats.coco_ids import CocoImage, ImageIds, load_image_ids
 from beam_jobs.formats.evaluated import GroundTruth, IouType
+from beam_jobs.imaging.video_ranges import FrameChoice
 from beam_jobs.matching import Found
 from beam_jobs.pipelines import DetectJob
 from beam_jobs.processes.annotate import Annotation
@@ -60,7 +61,13 @@ def job_of(options: argparse.Namespace, root: str) -> DetectJob:
     spec = replace(spec, gpu_memory_limit_mb=options.gpu_memory_limit_mb)
     annotation = None
     if options.annotate:
-        annotation = Annotation(options.annotate_min_score, options.annotate_max_boxes, options.class_agnostic)
+        annotation = Annotation(
+            options.annotate_min_score,
+            options.annotate_max_boxes,
+            options.class_agnostic,
+            options.annotate_frames or (),
+            options.annotate_every,
+        )
     wanted = chosen_ids(options.categories, spec.categories) if options.categories else None
     settings = PictureSettings(
         selection=Selection(options.min_score, options.max_detections, wanted),
@@ -71,6 +78,7 @@ def job_of(options: argparse.Namespace, root: str) -> DetectJob:
         batch_pixels=options.batch_pixels,
         tiling=_tiling(options),
         tracking=_tracking(options),
+        frames=FrameChoice(options.fps, options.every, options.start, options.end, options.keyframes_only),
         max_pixels=options.max_pixels,
         max_bytes=options.max_bytes,
         max_seconds=options.max_seconds,

@@ -73,6 +73,7 @@ class Elsewhere:
                 continue
             seen = read_progress(self._root)
             self.tally.pictures, self.tally.tfrecord_files = seen.pictures, seen.tfrecord_files
+            self.tally.clips = seen.clips
             self.tally.failures.update({code: n - self.tally.failures[code] for code, n in seen.failures.items()})
 
 

@@ -67,8 +67,8 @@ class Progress:
         done, failed = self._tally.done, self._tally.failures.total()
         seconds = self._clock() - self._start
         rate = done / seconds if seconds > 0 else 0.0
-        # The number of records in TFRecord files is known only at their end.
-        known = not self._tally.tfrecord_files and done <= self._total
+        # The number of records in TFRecord files is known only at their end; so is that of all frames.
+        known = not self._tally.tfrecord_files and not self._tally.clips and done <= self._total
         words = [f"{done:,} of {counted(self._total, 'picture')}" if known else counted(done, "picture")]
         if done:
             words.append(f"{rate:.1f} pictures/s")

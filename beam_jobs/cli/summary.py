@@ -134,8 +134,12 @@ def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
 def _inputs(manifest: Manifest) -> str:
     counts, inputs = manifest.counts, manifest.inputs
     words = [f"{counts.inputs:,}"]
-    if counts.tfrecord_files:
-        words.append(f"{counted(inputs.planned, 'file')}, of which TFRecord files: {counts.tfrecord_files:,}")
+    if counts.containers:
+        kinds = (("TFRecord files", counts.tfrecord_files), ("clips", counts.clips))
+        shown = ", ".join(f"{kind}: {number:,}" for kind, number in kinds if number)
+        words.append(f"{counted(inputs.planned, 'file')}, of which {shown}")
+    if counts.sequential_clips:
+        words.append(f"{counted(counts.sequential_clips, 'clip')} decoded in one go: its frames are not known before")
     for number, text in (
         (counts.deduplicated, "have the content of others, and were not detected on"),
         (inputs.repeated, "named twice or more, done once"),

@@ -44,6 +44,26 @@ def seconds(text: str) -> float:
     return value
 
 
+def rate(text: str) -> float:
+    """A number above 0, of something a second."""
+    value = float(text)
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value
+
+
+def moment(text: str) -> float:
+    """A time in a clip, as seconds or as [HH:]MM:SS, in seconds."""
+    parts = [float(part) for part in text.split(":")]
+    if (
+        len(parts) > 3
+        or not all(math.isfinite(part) and part >= 0 for part in parts)
+        or max(parts[1:], default=0) >= 60
+    ):
+        raise argparse.ArgumentTypeError(f"{text} is not a time, as 90.5 or 00:01:30.5")
+    return float(sum(part * 60.0**i for i, part in enumerate(reversed(parts))))
+
+
 def share(text: str) -> float:
     """A number between 0 and 1."""
     value = float(text)
@@ -69,6 +89,7 @@ def overlap(text: str) -> float:
 
 
 # argparse names the type in its own message.
+rate.__name__, moment.__name__ = "number", "time"
 positive.__name__ = whole.__name__ = workers.__name__ = tile.__name__ = "whole number"
 share.__name__ = overlap.__name__ = "number"
 
@@ -90,6 +111,11 @@ def counts(text: str) -> tuple[int, ...]:
     return tuple(sorted({positive(part) for part in text.split(",")}))
 
 
+def wholes(text: str) -> tuple[int, ...]:
+    """Whole numbers of 0 or more with commas between them, ascending, each once."""
+    return tuple(sorted({whole(part) for part in text.split(",")}))
+
+
 def area_ranges(text: str) -> tuple[tuple[str, float, float], ...]:
     """NAME:LOW:HIGH with commas between them."""
     ranges = []
@@ -104,7 +130,7 @@ def area_ranges(text: str) -> tuple[tuple[str, float, float], ...]:
 
 
 numbers.__name__ = "list of numbers"
-counts.__name__ = "list of whole numbers"
+counts.__name__ = wholes.__name__ = "list of whole numbers"
 
 
 def names(text: str) -> list[str]:

@@ -24,14 +24,14 @@ from beam_jobs.formats.tables import STEPS, TRAVELLING
 from beam_jobs.records import Detections, ImageKey
 
 #: Sums that travel with the rows; none depends on how the work was divided.
-COUNTERS = ("empty_boxes", "unnamed_category_ids")
+COUNTERS = ("empty_boxes", "unnamed_category_ids", "sequential_clips")
 
 _NOTHING = Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a row belongs: the input's position in the plan, and the record's index (None for a picture file)."""
+    """Where a row belongs: the input's position in the plan, and the record's index (None for anything else)."""
 
     input: int
     record: int | None = None
@@ -42,7 +42,7 @@ class Rows:
     """The rows of some inputs: one Arrow table each, in the order of the plan, with the travelling columns, and sums.
 
     Args:
-        tables: by name: `images`, `detections`, `failures`, `timings`, `annotated`, `containers`.
+        tables: by name: `images`, `detections`, `failures`, `timings`, `annotated`, `containers`, `spans`.
         counters: by the names in `COUNTERS`, and `category:ID` for each detection whose class has no name.
     """
 
@@ -98,7 +98,8 @@ def _table(name: str, groups: Iterable[_Group]) -> pa.Table:
 
 def _order(name: str, table: pa.Table) -> pa.Array:
     # Names sort by their UTF-8 bytes. A name that occurs twice is in the order of the plan.
-    keys = ["input"] if name == "containers" else ["file_name", "frame", "input", "record"]
+    others = {"containers": ["input"], "spans": ["input", "begin"]}
+    keys = others.get(name, ["file_name", "frame", "input", "record"])
     # Not Table.sort_by: it works in threads of Arrow's (see `runs.parts.read_table`).
     return pc.sort_indices(table, sort_keys=[(key, "ascending") for key in keys])
 
@@ -126,7 +127,9 @@ def _detections(groups: Sequence[_Group], images: pa.Table, order: NDArray[np.ui
     shapes = _joined((group.shapes, len(group.scores)) for group in groups)
     names = {category_id: name for group in groups for category_id, name in group.names.items()}
     classes, class_of = np.unique(category_ids, return_inverse=True)
-    repeated = images.select(["image_id", "file_name", "frame", "input", "record"]).take(pa.array(of_image))
+    repeated = images.select(["image_id", "file_name", "frame", "timestamp_s", "video", "input", "record"]).take(
+        pa.array(of_image)
+    )
     columns = {
         **{name: repeated[name] for name in repeated.column_names},
         "rank": rank.astype(np.int32),
@@ -178,7 +181,8 @@ class RowsBuilder:
     ) -> None:
         """A picture with its detections, best first. `uri` is the text that people see."""
         name_and_facts = (uri, key.file_name, key.frame, *astuple(facts))
-        self._append("images", place, (key.image_id, *name_and_facts, len(detections), self.model))
+        of_frame = (key.timestamp_s, key.video)
+        self._append("images", place, (key.image_id, *name_and_facts, len(detections), self.model, *of_frame))
         shapes = None
         if detections.masks is not None or detections.keypoints is not None:
             # Now: the grids of masks are large, and are not needed any more.
@@ -205,16 +209,23 @@ class RowsBuilder:
         """An annotated picture that was written; `path` is relative to the run's folder."""
         self._append("annotated", place, (key.image_id, key.file_name, key.frame, path, size, sha256))
 
-    def failure(
-        self, place: Place, uri: str, file_name: str, error: InputError, frame: int = 0, attempts: int = 1
-    ) -> None:
-        """An input that gave no result, in so many attempts."""
-        row = (uri, file_name, frame, error.stage, error.code, error.message, attempts)
+    def failure(self, key: ImageKey, place: Place, uri: str, error: InputError, attempts: int = 1) -> None:
+        """An input that gave no result, in so many attempts. `uri` is the text that people see."""
+        said = (error.stage, error.code, error.message, attempts)
+        row = (uri, key.file_name, key.frame, *said, key.timestamp_s, key.video)
         self._append("failures", place, row)
 
     def container(self, input: int, records: int) -> None:
         """A TFRecord file that was read to its end: so many records, failures included."""
         self._rows["containers"].append((input, records))
+
+    def span(self, input: int, begin: int, end: int | None, frames: int) -> None:
+        """So many frames of a clip are due of those with begin <= number < end; None: to the end of the clip."""
+        self._rows["spans"].append((input, begin, -1 if end is None else end, frames))
+
+    def sequential_clip(self) -> None:
+        """Counts a clip whose frames could not be numbered before they were decoded."""
+        self._counters["sequential_clips"] += 1
 
     def encode(self) -> bytes:
         """All of it, for `Rows.of`."""

@@ -1,7 +1,7 @@
 """The tables of a run: their Arrow schemas, with those of the rows on their way there.
 
 Rows travel with two columns that the written tables do not have: `input`, the position in the plan, and `record`, the
-index in a TFRecord file (-1 for a picture file). They give every row its place and let a part count what it was given.
+index in a TFRecord file (-1 for anything else). They give every row its place and let a part count what it was given.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from beam_jobs.formats.shapes import SHAPES
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 def _schema(name: str, *fields: tuple[str, pa.DataType], nullable: Iterable[pa.Field] = ()) -> pa.Schema:
@@ -21,6 +21,8 @@ def _schema(name: str, *fields: tuple[str, pa.DataType], nullable: Iterable[pa.F
     return pa.schema([*never_null, *nullable], metadata=metadata)
 
 
+#: Of frames of clips: the presentation time in seconds, and the clip's name. Both null for pictures.
+_FRAMES = (pa.field("timestamp_s", pa.float64()), pa.field("video", pa.string()))
 _KEY = (("image_id", pa.int64()), ("file_name", pa.string()), ("frame", pa.int32()))
 
 IMAGES = _schema(
@@ -37,6 +39,7 @@ IMAGES = _schema(
     ("sha256", pa.string()),
     ("num_detections", pa.int32()),
     ("model", pa.string()),
+    nullable=_FRAMES,
 )
 #: Of detections in a clip whose objects were tracked; counted from 1 in each clip.
 TRACK_ID = pa.field("track_id", pa.int32())
@@ -52,7 +55,7 @@ DETECTIONS = _schema(
     ("xmax", pa.float32()),
     ("ymax", pa.float32()),
     ("area", pa.float32()),
-    nullable=(TRACK_ID, *SHAPES),
+    nullable=(*SHAPES, *_FRAMES, TRACK_ID),
 )
 FAILURES = _schema(
     "failures",
@@ -63,6 +66,7 @@ FAILURES = _schema(
     ("code", pa.string()),
     ("message", pa.string()),
     ("attempts", pa.int32()),
+    nullable=_FRAMES,
 )
 #: `load_ms` is the time to load the detector, on the first picture of each detector process and 0 on the others.
 #: `infer_ms` is the picture's share of a call with `call_pictures` in it; `shrunk_calls` are those that did not fit and
@@ -110,9 +114,9 @@ PUBLIC_TABLES: Mapping[str, pa.Schema] = {**TABLES, "tracks": TRACKS}
 
 #: Columns whose values repeat: a dictionary makes them small. Elsewhere it would only be tried and dropped.
 DICTIONARY_COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "images": ("format", "model", "width", "height", "exif_orientation", "frame"),
-    "detections": ("image_id", "file_name", "frame", "rank", "category_id", "category"),
-    "failures": ("stage", "code", "message", "frame", "attempts"),
+    "images": ("format", "model", "width", "height", "exif_orientation", "frame", "video"),
+    "detections": ("image_id", "file_name", "frame", "rank", "category_id", "category", "timestamp_s", "video"),
+    "failures": ("stage", "code", "message", "frame", "attempts", "video"),
     "timings": ("process", "load_ms", "frame", "call_pictures", "shrunk_calls"),
     "annotated": ("frame",),
     "tracks": ("video", "category_id", "category"),
@@ -121,12 +125,15 @@ DICTIONARY_COLUMNS: Mapping[str, tuple[str, ...]] = {
 _PLACE = (("input", pa.int64()), ("record", pa.int64()))
 #: On the way only: how many records each TFRecord file had, failures included.
 _CONTAINERS = _schema("containers", ("input", pa.int64()), ("records", pa.int64()))
+#: And how many of the frames of a clip with begin <= number < end are due; -1 for the end of the clip.
+_SPANS = _schema("spans", *((name, pa.int64()) for name in ("input", "begin", "end", "frames")))
 TRAVELLING: Mapping[str, pa.Schema] = {
     **{
         name: pa.schema([*schema, *(pa.field(column, kind, nullable=False) for column, kind in _PLACE)])
         for name, schema in {**TABLES, "annotated": ANNOTATED}.items()
     },
     "containers": _CONTAINERS,
+    "spans": _SPANS,
 }
 
 

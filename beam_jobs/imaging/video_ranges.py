@@ -115,23 +115,63 @@ class FrameRange:
         """How many rows there will be, if that is known."""
         return None if self.listed is None else len(self.listed.wanted) + (self.cut is not None)
 
-    def divided(self, at: int, count: int) -> tuple[FrameRange | None, FrameRange | None, FrameRange | None]:
-        """What comes before the frames from number `at` on, so many of those wanted, and what comes after them."""
+    def holds(self, at: int) -> bool:
+        """Whether a frame that is due is at work when the decoder is at number `at`, and not one before them."""
         if self.listed is None:
-            end = at + count
-            before = replace(self, end=at, cut=None) if at > self.begin else None
-            after = replace(self, begin=end) if self.end is None or end < self.end else None
-            return before, replace(self, begin=at, end=end, cut=None), after
+            return at >= self.begin
+        return len(self.listed.wanted) > 0 and at >= self.listed.wanted[0]
+
+    def around(self, at: int, together: int) -> tuple[FrameRange | None, FrameRange, FrameRange | None]:
+        """Divides it: what comes before the frame with number `at`, that one, and what comes after it.
+
+        Args:
+            together: the second are so many of those that are due, counted off from the first.
+        """
+        if self.listed is None:
+            begin = at - (at - self.begin) % together
+            end = begin + together
+            before = replace(self, end=begin, cut=None) if begin > self.begin else None
+            if self.end is not None and self.end <= end:
+                return before, replace(self, begin=begin), None
+            return before, replace(self, begin=begin, end=end, cut=None), replace(self, begin=end)
         wanted = self.listed.wanted
-        first = int(np.searchsorted(wanted, at))
-        last = min(first + count, len(wanted))
-        before = self._part(self.begin, int(wanted[first]), wanted[:first]) if first else None
-        after, end = None, self.end
-        if last < len(wanted) or self.cut is not None:
-            end = int(wanted[last]) if last < len(wanted) else int(wanted[-1]) + 1
-            after = self._part(end, self.end, wanted[last:])
-        these = self._part(int(wanted[first]) if first else self.begin, end, wanted[first:last])
-        return before, these if after is None else replace(these, cut=None), after
+        first = min(int(np.searchsorted(wanted, at)), len(wanted) - 1)
+        first -= first % together
+        last = min(first + together, len(wanted))
+        ends = last == len(wanted)
+        start = int(wanted[first]) if first else self.begin
+        before = self._part(self.begin, start, wanted[:first]) if first else None
+        if ends:
+            return before, self._part(start, self.end, wanted[first:]), None
+        rest = int(wanted[last])
+        return before, self._part(start, rest, wanted[first:last]), self._part(rest, self.end, wanted[last:])
+
+    def singles(self) -> list[FrameRange]:
+        """Its frames one by one."""
+        if self.listed is None:
+            if self.end is None:
+                return [self]
+            last = self.end - 1
+            return [
+                replace(self, begin=n, end=n + 1, cut=self.cut if n == last else None)
+                for n in range(self.begin, self.end)
+            ]
+        wanted = self.listed.wanted
+        begins = [self.begin, *wanted[1:].tolist()]
+        ends = [*begins[1:], self.end]
+        return [
+            self._part(begin, end, wanted[i : i + 1]) for i, (begin, end) in enumerate(zip(begins, ends, strict=True))
+        ]
+
+    def given_up(self, error: InputError, begin: int = 0) -> Iterator[Frame]:
+        """The frames that are due from number `begin` on, none of which there is; as one where they are not listed."""
+        if self.listed is None:
+            yield Frame(max(begin, self.begin), None, error)
+            return
+        for number in self.listed.wanted[self.listed.wanted >= begin].tolist():
+            yield Frame(number, self.listed.time_s(number, self.tick_s), error)
+        if self.cut is not None:
+            yield end_of(self, self.cut)
 
     def past_key(self, at: int) -> tuple[FrameRange, FrameRange | None]:
         """What cannot be had when no frame can be decoded from number `at` to the next keyframe; and what can."""
@@ -173,6 +213,11 @@ class Listed:
     seeks: bool
     keyframes: bool = False
 
+    def time_s(self, number: int, tick_s: float) -> float | None:
+        """The presentation time of a frame."""
+        at = number - self.first
+        return float(self.pts[at]) * tick_s if 0 <= at < len(self.pts) else None
+
     def only(self, wanted: NDArray[np.int64]) -> Listed:
         """Some of those that are wanted, from the last keyframe before them."""
         if not len(wanted):
@@ -213,7 +258,7 @@ def frames_of(part: FrameRange, at_work: AtWork, max_pixels: int) -> Iterator[Fr
         max_pixels: the largest frame that is taken.
 
     Raises:
-        InputError: stage `decode`: nothing can be decoded of a range whose frames are not listed.
+        InputError: stage `decode`: the clip cannot be opened, or is another one.
         OSError: the clip cannot be read.
     """
     if part.listed is None:
@@ -236,49 +281,45 @@ def _listed(part: FrameRange, listed: Listed, at_work: AtWork, max_pixels: int) 
     done = 0
     number = listed.first
     why = ""
-    stopped: InputError | None = None
 
     def told() -> None:
         at_work(number)
 
     told()
     key = int(listed.pts[0]) if listed.seeks else None
-    try:
-        for shown in decoded(part.clip, key, told, keyframes=listed.keyframes):
-            if shown.frame is None:
-                why = shown.error
-                continue
-            at = -1 if shown.pts is None else int(np.searchsorted(listed.pts, shown.pts))
-            if at < 0 or at >= len(listed.pts) or listed.pts[at] != shown.pts:
-                if shown.pts is not None and shown.pts > listed.pts[-1]:
-                    break
-                continue  # of before the keyframe
-            number = listed.first + at
-            if number < wanted[done]:
-                told()
-                continue
-            while wanted[done] < number:
-                yield _missing(part, listed, wanted[done], why)
-                done += 1
-            if wanted[done] == number:
-                yield _taken(number, float(listed.pts[at]) * part.tick_s, shown, max_pixels)
-                done += 1
-            number += 1
-            why = ""
-            if done == len(wanted):
-                return
+    for shown in decoded(part.clip, key, told, keyframes=listed.keyframes):
+        if shown.frame is None:
+            why = shown.error
+            continue
+        at = -1 if shown.pts is None else int(np.searchsorted(listed.pts, shown.pts))
+        if at < 0 or at >= len(listed.pts) or listed.pts[at] != shown.pts:
+            if shown.pts is not None and shown.pts > listed.pts[-1]:
+                break
+            continue  # of before the keyframe
+        number = listed.first + at
+        if number < wanted[done]:
             told()
-    except InputError as error:
-        stopped = error
-    for number in wanted[done:]:
-        missing = _missing(part, listed, number, why)
-        yield missing if stopped is None else missing._replace(picture=stopped)
+            continue
+        while wanted[done] < number:
+            yield _missing(part, listed, wanted[done], why)
+            done += 1
+        if wanted[done] == number:
+            told()
+            yield _taken(number, float(listed.pts[at]) * part.tick_s, shown, max_pixels)
+            done += 1
+        number += 1
+        why = ""
+        if done == len(wanted):
+            return
+        told()
+    for left in wanted[done:]:
+        yield _missing(part, listed, left, why)
 
 
 def _missing(part: FrameRange, listed: Listed, number: int, why: str) -> Frame:
     said = f" ({why})" if why else ""
     error = InputError("decode", "corrupt", f"The decoder gave no picture for this frame{said}.")
-    return Frame(number, float(listed.pts[number - listed.first]) * part.tick_s, error)
+    return Frame(number, listed.time_s(number, part.tick_s), error)
 
 
 def _counted(part: FrameRange, at_work: AtWork, max_pixels: int) -> Iterator[Frame]:

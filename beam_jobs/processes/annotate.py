@@ -25,11 +25,19 @@ class Annotation:
         min_score: detections below it are left out.
         max_boxes: the best so many.
         class_agnostic: one colour, and the score alone in the label.
+        frames: of clips, the numbers of the frames that are drawn.
+        every_frame: of clips, those whose number is a multiple of it are drawn; None for no others.
     """
 
     min_score: float = 0.30
     max_boxes: int = 200
     class_agnostic: bool = False
+    frames: tuple[int, ...] = ()
+    every_frame: int | None = None
+
+    def draws(self, frame: int) -> bool:
+        """Whether a frame of a clip, with this number, is drawn."""
+        return frame in self.frames or (self.every_frame is not None and frame % self.every_frame == 0)
 
 
 def annotated(decoded: Decoded, found: Detections, categories: Mapping[int, str], annotation: Annotation) -> bytes:

@@ -1,4 +1,4 @@
-"""Feeds a pool from a stream of groups: so many in flight, and TFRecord files opened as they turn up."""
+"""Feeds a pool from a stream of groups: so many in flight; TFRecord files opened, and clips done, as they turn up."""
 
 from __future__ import annotations
 
@@ -36,10 +36,12 @@ class Feeder:
     Args:
         all_records: every file is taken for a TFRecord file, without a look at it.
         max_bytes: a longer record is refused.
+        gives_ranges: frames of clips are not done, but left for `take_ranges`.
     """
 
-    def __init__(self, pool: DetectorPool, *, all_records: bool, max_bytes: int) -> None:
+    def __init__(self, pool: DetectorPool, *, all_records: bool, max_bytes: int, gives_ranges: bool = False) -> None:
         self._pool = pool
+        self._gives_ranges = gives_ranges
         self._all_records = all_records
         self._max_bytes = max_bytes
         # Two groups a process: the next one is there when one is done.
@@ -47,30 +49,41 @@ class Feeder:
         self._pending: dict[Future[list[Reply]], int] = {}
         #: The first of them is the one that is being read.
         self._containers: deque[tuple[int, Work]] = deque()
+        #: Frames of clips, which are groups of their own.
+        self._ranges: deque[tuple[int, Work]] = deque()
         self._ready: deque[PartRows] = deque()
 
     @staticmethod
-    def of(pool: DetectorPool, settings: PictureSettings) -> Feeder:
+    def of(pool: DetectorPool, settings: PictureSettings, *, gives_ranges: bool = False) -> Feeder:
         """The feeder of a job with these settings."""
-        return Feeder(pool, all_records=settings.input_format == "tfrecord", max_bytes=settings.max_bytes)
+        all_records = settings.input_format == "tfrecord"
+        return Feeder(pool, all_records=all_records, max_bytes=settings.max_bytes, gives_ranges=gives_ranges)
 
     def holds(self, part: int) -> bool:
         """Whether more may come of the groups of a part that were put so far."""
-        held = (*self._pending.values(), *(part for part, _ in self._containers), *(rows.part for rows in self._ready))
-        return part in held
+        waiting = (part for part, _ in (*self._containers, *self._ranges))
+        return part in (*self._pending.values(), *waiting, *(rows.part for rows in self._ready))
 
     def put(self, part: int, group: Sequence[Work]) -> Iterator[PartRows]:
         """Takes a group; yields rows that are ready. Waits while too much is in flight."""
-        if self._all_records:
+        if self._all_records and not any(work.frames for work in group):
             self._containers.extend((part, work) for work in group)
         else:
             yield from self._submit(part, group)
         yield from self._open_containers()
+        yield from self._submit_ranges()
+
+    def take_ranges(self) -> list[tuple[int, Work]]:
+        """The frames of clips that have turned up, with their parts, for others to do."""
+        taken = list(self._ranges)
+        self._ranges.clear()
+        return taken
 
     def drain(self) -> Iterator[PartRows]:
         """Yields the rows of all that is left."""
-        while self._pending or self._containers:
+        while self._pending or self._containers or (self._ranges and not self._gives_ranges):
             yield from self._open_containers()
+            yield from self._submit_ranges()
             if self._pending:
                 yield from self._collect()
 
@@ -85,8 +98,14 @@ class Feeder:
             part = self._pending.pop(future)
             for reply in future.result():
                 self._containers.extend((part, work) for work in reply.containers)
+                self._ranges.extend((part, work) for work in reply.ranges)
                 self._ready.append(PartRows(part, reply.rows))
         yield from self._give()
+
+    def _submit_ranges(self) -> Iterator[PartRows]:
+        while self._ranges and not self._gives_ranges:
+            part, work = self._ranges.popleft()
+            yield from self._submit(part, (work,))
 
     def _open_containers(self) -> Iterator[PartRows]:
         while self._containers:
@@ -112,7 +131,7 @@ class Feeder:
         opened = True
 
         def fail(place: Place, name: str, error: InputError) -> None:
-            rows.failure(place, display_name(work.key.uri), name, error)
+            rows.failure(replace(work.key, file_name=name), place, display_name(work.key.uri), error)
             tally.failures[error.code] += 1
 
         try:

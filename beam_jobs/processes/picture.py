@@ -1,11 +1,14 @@
-"""What becomes of one picture: read, decode, detect, annotate; its rows, or the failure that took their place."""
+"""What becomes of one picture: read, decode, detect, annotate; its rows, or the failure that took their place.
+
+A frame of a clip is a picture that others are decoded with.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -18,22 +21,29 @@ from beam_jobs.formats.coco_ids import ImageIds
 from beam_jobs.formats.rows import ImageFacts, Place, RowsBuilder
 from beam_jobs.formats.tables import STEPS
 from beam_jobs.imaging.decode import MAX_PIXELS, Decoded, decode
+from beam_jobs.imaging.video import ClipFile
+from beam_jobs.imaging.video_index import index_clip
+from beam_jobs.imaging.video_ranges import Frame, FrameChoice, FrameRange, frames_of
 from beam_jobs.processes.annotate import Annotation, annotated
 from beam_jobs.processes.calls import Answer, Caller, Starting, batch_pixels
-from beam_jobs.processes.reading import ReadAhead, read_picture
+from beam_jobs.processes.reading import Content, ReadAhead, read_clip, read_picture, why_unreadable
 from beam_jobs.processes.select import Selection, select
 from beam_jobs.processes.spent import CpuClock, peak_rss
-from beam_jobs.records import Detections, ImageKey
+from beam_jobs.records import Detections, ImageKey, frame_name
 from beam_jobs.runs import layout
 from beam_jobs.runs.ids import proposed_id
 from beam_jobs.storage import display_name
 from beam_jobs.tracking.tracker import Tracking
 
-InputFormat = Literal["auto", "image", "tfrecord"]
+InputFormat = Literal["auto", "image", "tfrecord", "video"]
 
 #: Decoded pixels that a process may hold, 3 bytes each, while it waits for pictures to share a call with; the last
 #: picture comes on top. 24 pictures of 4 megapixels, or 312 of 640×480.
 MAX_HELD_PIXELS = 96_000_000
+#: Frames of a clip among which some may share a call.
+SHARING_FRAMES = 32
+#: A range of a clip ends at the first keyframe at which it has so many frames.
+RANGE_FRAMES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,8 @@ class PictureSettings:
             None for what suits where the detector runs.
         tiling: how pictures are cut into tiles, on which is detected as well; None for whole pictures only.
         tracking: how the objects of a clip are tracked, when all its frames are done; None for not at all.
+        frames: which frames of clips are looked at.
+        range_frames: how long the ranges of clips are, see `RANGE_FRAMES`.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -68,23 +80,27 @@ class PictureSettings:
     batch_pixels: int | None = None
     tiling: Tiling | None = None
     tracking: Tracking | None = None
+    frames: FrameChoice = field(default_factory=FrameChoice)
+    range_frames: int = RANGE_FRAMES
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One picture to do: a planned input, or a record that was read from one.
+    """One picture to do: a planned input, or a record that was read from one; or some frames of a clip.
 
     Args:
         key: of a record: `file_name` is that of its file, and `record` is set. Its own name is inside `data`.
         input: the input's position in the plan.
         data: a record's bytes (a tf.Example); None for a file, which the process reads itself.
         twins: other files with the same content: what becomes of this one becomes of them.
+        frames: those of a clip, which are a group of their own; None for pictures.
     """
 
     key: ImageKey
     input: int
     data: bytes | None = None
     twins: tuple[Work, ...] = ()
+    frames: FrameRange | None = None
 
     @property
     def place(self) -> Place:
@@ -105,6 +121,7 @@ class Tally:
     with_detections: int = 0
     detections: int = 0
     tfrecord_files: int = 0
+    clips: int = 0
     failures: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Tally) -> None:
@@ -113,6 +130,7 @@ class Tally:
         self.with_detections += other.with_detections
         self.detections += other.detections
         self.tfrecord_files += other.tfrecord_files
+        self.clips += other.clips
         self.failures.update(other.failures)
 
     @property
@@ -128,6 +146,7 @@ class Reply:
     Args:
         rows: encoded, for `Rows.of`.
         containers: those that turned out to be TFRecord files: nothing has been read of them yet.
+        ranges: of those that turned out to be clips, the frames that are to be done.
         tally: the counts of these rows.
         cpu_s: CPU seconds of the process, by `SPENT_STEPS`.
         peak_rss: the most memory that the process has held so far, in bytes.
@@ -136,6 +155,7 @@ class Reply:
     rows: bytes
     containers: tuple[Work, ...]
     tally: Tally
+    ranges: tuple[Work, ...] = ()
     cpu_s: Mapping[str, float] = field(default_factory=dict)
     peak_rss: int = 0
 
@@ -145,7 +165,7 @@ class _Held:
     """A picture that is decoded, and waits for its call.
 
     Args:
-        position: in its group.
+        position: in its group; the number of a frame.
         clock: stopped while the picture waits.
     """
 
@@ -186,12 +206,18 @@ class PictureWorker:
     def run(self, group: Sequence[Work], starting: Starting) -> Reply:
         """Does a group. Tells `starting` the positions of the pictures that are at work, so that who watches knows.
 
+        Where the group is frames of a clip, these are the numbers of frames.
+
         Raises:
             JobError: an output could not be written, which is not the fault of a picture.
         """
         rows = RowsBuilder(self._spec.label, self._spec.categories)
         tally = Tally()
+        if len(group) == 1 and (frames := group[0].frames) is not None:
+            self._run_frames(group[0], frames, starting, rows, tally)
+            return self._reply(rows, tally)
         containers: list[Work] = []
+        ranges: list[Work] = []
         held: list[_Held] = []
         with ReadAhead([work.key.uri for work in group if work.data is None], self._read) as files:
             for i, work in enumerate(group):
@@ -199,6 +225,8 @@ class PictureWorker:
                 one = self._prepare(i, work, files, rows, tally)
                 if isinstance(one, Work):
                     containers.extend((one, *one.twins))
+                elif isinstance(one, ClipFile):
+                    ranges += self._ranges(work, one, lambda at=i: starting((at,)), rows, tally)  # type: ignore[misc]
                 elif one is not None:
                     held.append(one)
                 pixels = sum(each.facts.width * each.facts.height for each in held)
@@ -206,20 +234,98 @@ class PictureWorker:
                     self._finish(held, starting, rows, tally)
                     held = []
             self._finish(held, starting, rows, tally)
+        self._cpu.move(files.cpu_s, "infer", "read")  # that is when nearly all of it was done
+        return self._reply(rows, tally, containers, ranges)
+
+    def _reply(
+        self, rows: RowsBuilder, tally: Tally, containers: Sequence[Work] = (), ranges: Sequence[Work] = ()
+    ) -> Reply:
         encoded = rows.encode()
         self._cpu.lap("rows")
-        self._cpu.move(files.cpu_s, "infer", "read")  # that is when nearly all of it was done
-        return Reply(encoded, tuple(containers), tally, self._cpu.take(), peak_rss())
+        return Reply(encoded, tuple(containers), tally, tuple(ranges), self._cpu.take(), peak_rss())
 
-    def _read(self, uri: str) -> bytes | None:
-        return read_picture(uri, self._settings.max_bytes, or_records=self._settings.input_format == "auto")
+    def _read(self, uri: str) -> Content:
+        if self._settings.input_format == "video":
+            return read_clip(uri)
+        auto = self._settings.input_format == "auto"
+        return read_picture(uri, self._settings.max_bytes, or_records=auto, or_clip=auto)
+
+    def _ranges(
+        self, work: Work, clip: ClipFile, told: Callable[[], None], rows: RowsBuilder, tally: Tally
+    ) -> list[Work]:
+        """The frames of a clip and its twins, as work that is still to be done; none if it is refused."""
+        self._cpu.lap("rows")
+        try:
+            index = index_clip(clip, told)
+        except (InputError, OSError) as error:
+            refuse(work, work.name, _refusal(error), rows, tally)
+            return []
+        finally:
+            self._cpu.lap("read")
+        found = []
+        for one in (work, *work.twins):
+            tally.clips += 1
+            if index.sequential:
+                rows.sequential_clip()
+            own = ClipFile(one.key.uri, clip.demuxer)
+            for part in index.ranges(self._settings.frames, self._settings.range_frames):
+                found.append(replace(one, twins=(), frames=replace(part, clip=own)))
+        return found
+
+    def _run_frames(self, work: Work, part: FrameRange, starting: Starting, rows: RowsBuilder, tally: Tally) -> None:
+        held: list[_Held] = []
+        done, last = 0, part.begin - 1
+        clock = _Clock()
+        self._cpu.lap("rows")
+
+        def take(frame: Frame) -> None:
+            nonlocal done, last
+            done, last = done + 1, frame.number
+            key = self._frame_key(work.key, frame)
+            one = replace(work, key=key, frames=None)
+            picture = frame.picture
+            if isinstance(picture, InputError):
+                refuse(one, key.file_name, picture, rows, tally)
+                return
+            clock.lap("decode")
+            clock.laps["read"] = 0.0  # it is part of decoding
+            size = (picture.width, picture.height)
+            facts = ImageFacts(*size, picture.format, picture.exif_orientation, *frame.encoded)
+            held.append(_Held(frame.number, one, key, picture, facts, clock))
+
+        try:
+            for frame in frames_of(part, lambda number: starting((number,)), self._settings.max_pixels):
+                self._cpu.lap("decode")
+                take(frame)
+                pixels = sum(each.facts.width * each.facts.height for each in held)
+                if not self.shares_calls or done % SHARING_FRAMES == 0 or pixels >= MAX_HELD_PIXELS:
+                    self._finish(held, starting, rows, tally)
+                    held = []
+                clock = _Clock()
+        except (InputError, OSError) as error:
+            for frame in part.given_up(_refusal(error), last + 1):
+                take(frame)
+        self._finish(held, starting, rows, tally)
+        rows.span(work.input, part.begin, part.end, done)
+
+    def _frame_key(self, clip: ImageKey, frame: Frame) -> ImageKey:
+        name = frame_name(clip.file_name, frame.number)
+        proposal = proposed_id(name, frame.number, self._known_ids(), clip.file_name)
+        return replace(
+            clip,
+            image_id=proposal.image_id,
+            file_name=name,
+            frame=frame.number,
+            video=clip.file_name,
+            timestamp_s=frame.time_s,
+        )
 
     def _prepare(
         self, position: int, work: Work, files: ReadAhead, rows: RowsBuilder, tally: Tally
-    ) -> _Held | Work | None:
+    ) -> _Held | Work | ClipFile | None:
         """Takes the bytes of a picture and decodes it.
 
-        A TFRecord file comes back as it is; None: it is refused, as the rows say.
+        A TFRecord file comes back as it is, a clip as what it is; None: it is refused, as the rows say.
         """
         key = replace(work.key, file_name=work.name)
         clock = _Clock()
@@ -229,6 +335,8 @@ class PictureWorker:
                 data = files.take()
                 if data is None:
                     return work
+                if isinstance(data, ClipFile):
+                    return data
             else:
                 record = tf_example.parse_image(work.data)
                 data = record.encoded
@@ -290,18 +398,25 @@ class PictureWorker:
         tally.add(Tally(pictures=files, with_detections=files * (len(kept) > 0), detections=files * len(kept)))
 
     def _record_key(self, key: ImageKey, name: str | None) -> ImageKey:
+        file_name = name or key.file_name
+        return replace(key, file_name=file_name, image_id=proposed_id(file_name, key.frame, self._known_ids()).image_id)
+
+    def _known_ids(self) -> ImageIds | None:
         if self._settings.image_ids and self._image_ids is None:
             self._image_ids = ImageIds.load(self._settings.image_ids)
-        file_name = name or key.file_name
-        return replace(key, file_name=file_name, image_id=proposed_id(file_name, key.frame, self._image_ids).image_id)
+        return self._image_ids
 
     def _annotate(self, key: ImageKey, work: Work, decoded: Decoded, found: Detections, rows: RowsBuilder) -> None:
-        if self._settings.annotation is None:
+        annotation = self._settings.annotation
+        if annotation is None or (key.video is not None and not annotation.draws(key.frame)):
             return
-        path = layout.annotated_path(work.key.file_name, work.key.uri)
-        if key.record is not None:
+        path = layout.annotated_path(key.video or work.key.file_name, work.key.uri)
+        if key.video is not None:
+            path = layout.annotated_frame_path(path, key.frame)
+            decoded = replace(decoded, format="JPEG")
+        elif key.record is not None:
             path = layout.annotated_record_path(path, key.record, key.file_name, decoded.format)
-        data = annotated(decoded, found, self._spec.categories, self._settings.annotation)
+        data = annotated(decoded, found, self._spec.categories, annotation)
         digest = hashlib.sha256(data).hexdigest()
         of_twins = ((twin.key, twin.place, layout.annotated_path(twin.name, twin.key.uri)) for twin in work.twins)
         for one, place, where in ((key, work.place, path), *of_twins):
@@ -319,8 +434,27 @@ class PictureWorker:
 def refuse(work: Work, name: str, error: InputError, rows: RowsBuilder, tally: Tally, attempts: int = 1) -> None:
     """Writes down that a picture, of this name, and its twins gave no result, in so many attempts."""
     for one, file_name in ((work, name), *((twin, twin.name) for twin in work.twins)):
-        rows.failure(one.place, display_name(one.key.uri), file_name, error, attempts=attempts)
+        rows.failure(replace(one.key, file_name=file_name), one.place, display_name(one.key.uri), error, attempts)
         tally.failures[error.code] += 1
+
+
+def refuse_frames(
+    work: Work, part: FrameRange, error: InputError, rows: RowsBuilder, tally: Tally, attempts: int
+) -> None:
+    """Writes down that frames of a clip gave no result."""
+    video = work.key.file_name
+    done = 0
+    for frame in part.given_up(error):
+        name, why = frame_name(video, frame.number), frame.picture
+        key = replace(work.key, file_name=name, frame=frame.number, video=video, timestamp_s=frame.time_s)
+        assert isinstance(why, InputError)
+        refuse(replace(work, key=key, frames=None), name, why, rows, tally, attempts if why is error else 1)
+        done += 1
+    rows.span(work.input, part.begin, part.end, done)
+
+
+def _refusal(error: InputError | OSError) -> InputError:
+    return error if isinstance(error, InputError) else InputError("read", *why_unreadable(error))
 
 
 class _Clock:

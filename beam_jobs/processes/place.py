@@ -20,7 +20,7 @@ class At(NamedTuple):
     """What a process is at.
 
     Args:
-        position: of the first of these pictures in the group.
+        position: of the first of these pictures in the group; where that is frames of a clip, the number of a frame.
         pictures: how many.
         since: `time.monotonic`, which is the same in all processes of a machine.
     """

@@ -9,15 +9,17 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import NamedTuple
 
 from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
 from beam_jobs.errors import InputError, JobError
 from beam_jobs.formats.rows import RowsBuilder
+from beam_jobs.imaging.video_ranges import FrameRange
 from beam_jobs.processes.detector_process import DetectorProcess, LostError
 from beam_jobs.processes.gpus import GPU_VARIABLE, visible_gpus
 from beam_jobs.processes.messages import Setup
-from beam_jobs.processes.picture import PictureSettings, Reply, Tally, Work, refuse
+from beam_jobs.processes.picture import SHARING_FRAMES, PictureSettings, Reply, Tally, Work, refuse, refuse_frames
 from beam_jobs.processes.settings import process_settings
 from beam_jobs.processes.spent import SPENT_STEPS, memory_of_machine
 
@@ -166,7 +168,13 @@ class DetectorPool:
             except LostError as lost:
                 self._stop(child)
                 shared, child = child.shares_calls, self._start(slot)
-                if attempt == ATTEMPTS and len(works) == 1:
+                if len(works) == 1 and (part := works[0].frames) is not None:
+                    again, gone = retried(part, attempt, lost.position, SHARING_FRAMES if shared else 1)
+                    todo += [((replace(works[0], frames=one),), number) for one, number in again]
+                    if gone is None:
+                        continue
+                    reply = self._lost_reply(replace(works[0], frames=gone), lost.error)
+                elif attempt == ATTEMPTS and len(works) == 1:
                     reply = self._lost_reply(works[0], lost.error)
                 else:
                     todo += _again(works, attempt, lost.position, shared)
@@ -186,7 +194,10 @@ class DetectorPool:
     def _lost_reply(self, work: Work, error: InputError) -> Reply:
         rows = RowsBuilder(self._setup.spec.label, self._setup.spec.categories)
         tally = Tally()
-        refuse(work, work.name, error, rows, tally, attempts=ATTEMPTS)
+        if work.frames is None:
+            refuse(work, work.name, error, rows, tally, attempts=ATTEMPTS)
+        else:
+            refuse_frames(work, work.frames, error, rows, tally, attempts=ATTEMPTS)
         return Reply(rows.encode(), (), tally)
 
     def _start(self, slot: int) -> DetectorProcess:
@@ -255,3 +266,29 @@ def _again(works: tuple[Work, ...], attempt: int, at: int, shared: bool) -> list
     if attempt < ATTEMPTS:
         return [(works, attempt + 1)]
     return [((work,), ATTEMPTS) for work in reversed(works)]
+
+
+def retried(
+    part: FrameRange, attempt: int, at: int, together: int
+) -> tuple[list[tuple[FrameRange, int]], FrameRange | None]:
+    """What is done again of frames that were lost at one of them, the first last; and what is given up.
+
+    Args:
+        at: the number of the frame; one before the first that is due was only decoded on the way there.
+        together: frames of which some may share a call are done together, or one by one in the end.
+
+    Returns:
+        Ranges with the numbers of their attempts; None if nothing is given up yet.
+    """
+    if not part.holds(at):
+        if attempt < ATTEMPTS:
+            return [(part, attempt + 1)], None
+        gone, rest = part.past_key(at)
+        return [(rest, 1)] if rest else [], gone
+    before, these, after = part.around(at, together)
+    if before is None and after is None:
+        if attempt < ATTEMPTS:
+            return [(part, attempt + 1)], None
+        singles = these.singles()
+        return ([], part) if len(singles) == 1 else ([(one, ATTEMPTS) for one in reversed(singles)], None)
+    return [(one, number) for one, number in ((after, 1), (these, 2), (before, 1)) if one is not None], None

@@ -11,14 +11,15 @@ from types import TracebackType
 from beam_jobs import storage
 from beam_jobs.errors import InputError
 from beam_jobs.formats import tfrecord
+from beam_jobs.imaging.video import HEAD_BYTES, ClipFile, demuxer_of
 
 #: Files are read ahead until they hold so many bytes together; what is being read comes on top.
 AHEAD_BYTES = 32 << 20
 #: Files of a store that a process reads at a time: with 30 ms an answer, 130 a second.
 STORE_READERS = 4
 
-#: A file's bytes; None of a TFRecord file, of which only the beginning was read.
-Content = bytes | None
+#: A file's bytes; None of a TFRecord file, and what a clip is: of these only the beginning was read.
+Content = bytes | ClipFile | None
 
 
 class ReadAhead:
@@ -98,27 +99,48 @@ def _size(content: Content | Exception) -> int:
     return len(content) if isinstance(content, bytes) else 0
 
 
-def read_picture(uri: str, limit: int, *, or_records: bool) -> Content:
+def read_picture(uri: str, limit: int, *, or_records: bool, or_clip: bool = False) -> Content:
     """The bytes of a picture file.
 
     Args:
         limit: a file of more bytes is refused.
         or_records: look whether it is a TFRecord file, and give None then.
+        or_clip: look whether it is a clip, and give that then.
 
     Raises:
         InputError: stage `read`: it cannot be read, or is too large.
     """
     try:
         with storage.open_read(uri) as stream:
-            head = stream.read(tfrecord.HEAD_BYTES)
-            if or_records and tfrecord.looks_like_tfrecord(head):
+            head = stream.read(max(tfrecord.HEAD_BYTES, HEAD_BYTES))
+            if or_records and tfrecord.looks_like_tfrecord(head[: tfrecord.HEAD_BYTES]):
                 return None
+            if or_clip and (demuxer := demuxer_of(head)):
+                return ClipFile(uri, demuxer)
             data = head + stream.read(limit + 1 - len(head))
     except OSError as error:
         raise InputError("read", *why_unreadable(error)) from error
     if len(data) > limit:
         raise InputError("read", "too_large", f"The file has more than {limit} bytes.")
     return data
+
+
+def read_clip(uri: str) -> ClipFile:
+    """What a file is that must be a clip.
+
+    Raises:
+        InputError: it cannot be read, or is none.
+    """
+    try:
+        with storage.open_read(uri) as stream:
+            head = stream.read(HEAD_BYTES)
+    except OSError as error:
+        raise InputError("read", *why_unreadable(error)) from error
+    if not head:
+        raise InputError("decode", "empty", "the file is empty")
+    if (demuxer := demuxer_of(head)) is None:
+        raise InputError("decode", "not_a_video", f"not a clip of a kind that is known: it starts with {head[:12]!r}")
+    return ClipFile(uri, demuxer)
 
 
 def why_unreadable(error: OSError) -> tuple[str, str]:

@@ -166,20 +166,20 @@ def _counts(counts: Counts, tables: dict[str, pa.Table]) -> Iterator[str]:
 
 
 def _inputs(root: str, part: int, tables: dict[str, pa.Table], counts: Counts) -> Iterator[str]:
-    """Each input once: as a picture or as a failure; only a TFRecord file may have another number of rows."""
+    """Each input once: as a picture or as a failure; only TFRecord files and clips may have another number of rows."""
     rows: Counter[str] = Counter()
     for name in ("images", "failures"):
         rows.update(tables[name]["uri"].to_pylist())
     planned = Counter(storage.display_name(one.key.uri) for one in read_part(root, part))
     for uri in rows.keys() - planned.keys():
-        # A record's uri is that of its file.
+        # A record's uri is that of its file, a frame's that of its clip.
         yield f"{uri} has rows, and is not an input of the plan"
     others = [uri for uri, times in planned.items() if rows[uri] != times]
-    if len(others) > counts.tfrecord_files:
+    if len(others) > counts.containers:
         shown = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
         yield (
-            f"{len(others):,} inputs are not there exactly once, and only {counts.tfrecord_files:,} are TFRecord files:"
-            f" {shown}"
+            f"{len(others):,} inputs are not there exactly once, and only {counts.containers:,} are TFRecord files"
+            f" or clips: {shown}"
         )
 
 

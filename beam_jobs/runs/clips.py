@@ -82,8 +82,7 @@ class ClipRows:
 
 def clips_of(root: str, part: int) -> Iterator[Clip]:
     """The clips of a committed part, in the order of the plan."""
-    images = read_table(root, layout.part_table("images", part))
-    videos = set(images["video"].to_pylist()) - {None} if "video" in images.column_names else ()
+    videos = set(read_table(root, layout.part_table("images", part))["video"].to_pylist()) - {None}
     for one in read_part(root, part) if videos else ():
         name, uri = one.key.file_name, one.key.uri
         if name in videos:

@@ -41,7 +41,7 @@ def finalise(root: str, plan: Plan) -> Outcome:
     """Settles the ids of records, writes the COCO files, adds up. May be done again after it was interrupted."""
     records = [PartRecord.read(root, part) for part in range(len(plan.parts))]
     renamed = list(plan.renamed)
-    if any(record.counts.tfrecord_files for record in records):
+    if any(record.counts.containers for record in records):
         renamed += settle_records(root, records)
         records = [PartRecord.read(root, record.part) for record in records]
     counts = Counts()

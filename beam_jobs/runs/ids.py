@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from beam_jobs.formats.coco_ids import ImageIds
-from beam_jobs.records import image_id_of
+from beam_jobs.records import frame_id_of, image_id_of
 
 
 class Claim(IntEnum):
@@ -27,14 +27,19 @@ class Proposal(NamedTuple):
     claim: Claim
 
 
-def proposed_id(file_name: str, frame: int, image_ids: ImageIds | None) -> Proposal:
-    """The id of the ground truth for the exact name, else for a base name that is unique there, else the digest."""
+def proposed_id(file_name: str, frame: int, image_ids: ImageIds | None, video: str | None = None) -> Proposal:
+    """The id of the ground truth for the exact name, else for a base name that is unique there, else the digest.
+
+    Args:
+        video: the clip that the frame is of, if it is one.
+    """
     if image_ids is not None:
         if (exact := image_ids.exact(file_name)) is not None:
             return Proposal(exact, Claim.EXACT_NAME)
         if (by_base := image_ids.by_base(file_name.rpartition("/")[2])) is not None:
             return Proposal(by_base, Claim.BASE_NAME)
-    return Proposal(image_id_of(file_name, frame), Claim.DIGEST)
+    digest = image_id_of(file_name, frame) if video is None else frame_id_of(video, frame)
+    return Proposal(digest, Claim.DIGEST)
 
 
 class Settled(NamedTuple):

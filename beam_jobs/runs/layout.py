@@ -77,6 +77,12 @@ def annotated_record_path(container: str, record: int, name: str, format: str) -
     return f"{container}/{_fitting(f'{record:06d}-{base}')}"
 
 
+def annotated_frame_path(clip: str, frame: int) -> str:
+    """The annotated picture of a frame, beside the path of its clip (`clip`)."""
+    folder, _, base = clip.rpartition("/")
+    return f"{folder}/{_fitting(f'{base}#{frame:06d}.jpg')}"
+
+
 def _below(name: str) -> str:
     """`name` as a path that stays below a folder: without scheme's slashes, a leading slash, `.`, `..` or NUL."""
     segments = [segment for segment in name.replace("\0", "%00").split("/") if segment not in ("", ".")]

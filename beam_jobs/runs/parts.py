@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections import Counter
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -14,7 +17,7 @@ import pyarrow.parquet as pq
 from beam_jobs import storage
 from beam_jobs.errors import JobError
 from beam_jobs.formats.rows import Rows
-from beam_jobs.formats.tables import DICTIONARY_COLUMNS, written
+from beam_jobs.formats.tables import DICTIONARY_COLUMNS, TABLES, written
 from beam_jobs.formats.track_rows import with_tracks
 from beam_jobs.runs import layout
 from beam_jobs.runs.plan import PlannedInput
@@ -34,7 +37,8 @@ class Counts(msgspec.Struct):
     """Sums over a part, or a run. None depends on how the work was divided.
 
     Args:
-        inputs: pictures and records that were there to do: planned inputs, each TFRecord file counted as its records.
+        inputs: pictures, records and frames that were there to do: planned inputs, each TFRecord file counted as its
+            records, each clip as its frames that were chosen.
         tfrecord_files: the files among the planned inputs that turned out to be TFRecord files.
         images: rows of `images`.
         failures: rows of `failures`, by code.
@@ -46,6 +50,8 @@ class Counts(msgspec.Struct):
         empty_boxes: boxes that had no area inside the picture, and were left out.
         unnamed_category_ids: detections whose class id the label map does not name, by id.
         deduplicated: inputs whose rows are those of another with the same content, which alone was detected on.
+        clips: the files among the planned inputs that turned out to be clips.
+        sequential_clips: those of them whose frames could be numbered only as they were decoded, in one go.
     """
 
     inputs: int = 0
@@ -61,12 +67,19 @@ class Counts(msgspec.Struct):
     empty_boxes: int = 0
     unnamed_category_ids: dict[str, int] = {}
     deduplicated: int = 0
+    clips: int = 0
+    sequential_clips: int = 0
 
     def add(self, other: Counts) -> None:
         """Adds the counts of `other`."""
         for name in self.__struct_fields__:
             mine, more = getattr(self, name), getattr(other, name)
             setattr(self, name, mine + more if isinstance(mine, int) else _sum(mine, more))
+
+    @property
+    def containers(self) -> int:
+        """Files that gave images of their own names."""
+        return self.tfrecord_files + self.clips
 
     @property
     def failed(self) -> int:
@@ -118,7 +131,9 @@ def commit_part(
         return PartRecord.read(root, part)
     rows = Rows.of(encoded)
     counts = _account(part, planned, rows)
-    tables = {name: written(name, table) for name, table in rows.tables.items() if name != "containers"}
+    tables = {
+        name: written(name, table) for name, table in rows.tables.items() if name in TABLES or name == "annotated"
+    }
     if tracking:
         tables["detections"], tables["tracks"] = with_tracks(tables["images"], tables["detections"], tracking)
         counts.tracks = tables["tracks"].num_rows
@@ -159,21 +174,31 @@ def read_table(root: str, path: str) -> pa.Table:
 def _account(part: int, planned: Sequence[PlannedInput], rows: Rows) -> Counts:
     """The counts of a part, after a look that every input left exactly once: as an image or as a failure."""
     tables = rows.tables
+    frames: dict[int, list[int]] = defaultdict(list)
+    for span in tables["spans"].to_pylist():
+        frames[span["input"]] = []
     seen: Counter[tuple[int, int]] = Counter()
     for name in ("images", "failures"):
-        table = tables[name]
-        seen.update(zip(table["input"].to_pylist(), table["record"].to_pylist(), strict=True))
+        table = tables[name].select(["input", "record", "frame"])
+        for input, record, frame in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            if input in frames:
+                frames[input].append(frame)
+            else:
+                seen[input, record] += 1
     records = dict(
         zip(tables["containers"]["input"].to_pylist(), tables["containers"]["records"].to_pylist(), strict=True)
     )
     due: Counter[tuple[int, int]] = Counter()
     for one in planned:
-        places = range(records[one.input]) if one.input in records else (-1,)
-        due.update((one.input, record) for record in places)
-    if seen != due:
-        missing, extra = (due - seen).total(), (seen - due).total()
+        if one.input not in frames:
+            places = range(records[one.input]) if one.input in records else (-1,)
+            due.update((one.input, record) for record in places)
+    of_clips = _account_frames(tables["spans"], frames)
+    total = due.total() + of_clips.due
+    missing, extra = (due - seen).total() + of_clips.missing, (seen - due).total() + of_clips.extra
+    if missing or extra or not frames.keys() <= {one.input for one in planned}:
         raise JobError(
-            f"Part {part} does not add up: {due.total()} inputs, of which {missing} have no row, and {extra} rows too"
+            f"Part {part} does not add up: {total} inputs, of which {missing} have no row, and {extra} rows too"
             " many. Nothing of it was written. Please report this."
         )
     failures = Counter(tables["failures"]["code"].to_pylist())
@@ -181,7 +206,7 @@ def _account(part: int, planned: Sequence[PlannedInput], rows: Rows) -> Counts:
     prefix = "category:"
     unnamed = {name.removeprefix(prefix): n for name, n in rows.counters.items() if name.startswith(prefix)}
     return Counts(
-        inputs=due.total(),
+        inputs=total,
         tfrecord_files=len(records),
         images=len(found),
         failures=dict(sorted(failures.items())),
@@ -192,8 +217,48 @@ def _account(part: int, planned: Sequence[PlannedInput], rows: Rows) -> Counts:
         annotated=tables["annotated"].num_rows,
         empty_boxes=rows.counters.get("empty_boxes", 0),
         unnamed_category_ids=dict(sorted(unnamed.items(), key=lambda item: int(item[0]))),
-        deduplicated=len(planned) - len({one.first for one in planned}),
+        # Copies of files with records or frames are done as the others are.
+        deduplicated=sum(one.first != one.input and one.input not in (records | frames) for one in planned),
+        clips=len(frames),
+        sequential_clips=rows.counters.get("sequential_clips", 0),
     )
+
+
+class _Frames(NamedTuple):
+    """Frames of clips: how many are due, how many have no row, and how many rows there are too many."""
+
+    due: int
+    missing: int
+    extra: int
+
+
+def _account_frames(spans: pa.Table, frames: Mapping[int, Sequence[int]]) -> _Frames:
+    """Looks whether the frames that are due of each clip have one row each.
+
+    Which these are only the ranges of a clip know, and each says how many they are. Together they cover all numbers.
+
+    Args:
+        frames: the numbers of the rows of each clip.
+
+    Raises:
+        JobError: they do not.
+    """
+    due = missing = extra = 0
+    for clip, parts in groupby(spans.to_pylist(), key=lambda span: span["input"]):
+        numbers = sorted(frames[clip])
+        covered = 0
+        for span in parts:
+            if span["begin"] != covered:
+                raise JobError(f"The ranges of the clip at {clip} in the plan leave out frames. Please report this.")
+            covered = span["end"]
+            low = bisect_left(numbers, span["begin"])
+            some = numbers[low:] if covered < 0 else numbers[low : bisect_left(numbers, covered)]
+            due += span["frames"]
+            missing += max(0, span["frames"] - len(set(some)))
+            extra += len(some) - min(span["frames"], len(set(some)))
+        if covered >= 0:
+            raise JobError(f"The ranges of the clip at {clip} in the plan leave out its end. Please report this.")
+    return _Frames(due, missing, extra)
 
 
 def _given(column: pa.ChunkedArray) -> int:

@@ -23,6 +23,7 @@ class ProgressRecord(msgspec.Struct, frozen=True):
     pictures: int
     tfrecord_files: int
     failures: dict[str, int]
+    clips: int = 0
 
     def write(self, root: str, worker: str) -> None:
         """Writes it down in place of the worker's last one. That it cannot be written matters to nobody."""
@@ -32,7 +33,7 @@ class ProgressRecord(msgspec.Struct, frozen=True):
 
 def read_progress(root: str) -> ProgressRecord:
     """The sum over all workers."""
-    pictures = tfrecord_files = 0
+    pictures = tfrecord_files = clips = 0
     failures: Counter[str] = Counter()
     for name in names(root):
         with contextlib.suppress(OSError, msgspec.MsgspecError):
@@ -40,8 +41,9 @@ def read_progress(root: str) -> ProgressRecord:
             record = msgspec.json.decode(data, type=ProgressRecord)
             pictures += record.pictures
             tfrecord_files += record.tfrecord_files
+            clips += record.clips
             failures.update(record.failures)
-    return ProgressRecord(pictures, tfrecord_files, dict(failures))
+    return ProgressRecord(pictures, tfrecord_files, dict(failures), clips)
 
 
 def names(root: str) -> list[str]:

@@ -1,6 +1,7 @@
-"""Unique image ids over a whole run, once its TFRecord files have been read.
+"""Unique image ids over a whole run, once its TFRecord files and clips have been read.
 
-The plan gives every file an id. The names of records are known only when all is read, and only they can repeat one.
+The plan gives every file an id. The names of records and the frames of clips are known only when all is read, and only
+they can repeat one.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ _Row = tuple[int, str, int, int, int]
 
 
 def settle_records(root: str, records: Sequence[PartRecord]) -> list[Renamed]:
-    """Gives each record whose image id is taken one of its own, in the tables of the run in `root`.
+    """Gives each record or frame whose image id is taken one of its own, in the tables of the run in `root`.
 
-    Ids of files stand as planned. What a record asks for is worked out from its name, whatever id it has now, so that
-    doing this twice, or half, ends the same.
+    Ids of pictures stand as planned. What a record asks for is worked out from its name, whatever id it has now, so
+    that doing this twice, or half, ends the same.
     """
     ids_path = storage.join(root, layout.IMAGE_IDS)
     image_ids = ImageIds.load(ids_path) if storage.exists(ids_path) else None
@@ -44,7 +45,7 @@ def settle_records(root: str, records: Sequence[PartRecord]) -> list[Renamed]:
         database.execute("COMMIT")
         settled = list(settle(database, "images"))
         for record in records:
-            if record.counts.tfrecord_files:
+            if record.counts.containers:
                 rows = database.execute("SELECT image_id FROM images WHERE part = ? ORDER BY row", (record.part,))
                 _give_ids(root, record, np.array([image_id for (image_id,) in rows], np.int64))
     return [Renamed(one.file_name, one.image_id) for one in settled]
@@ -63,15 +64,15 @@ def _database(folder: str) -> closing[sqlite3.Connection]:
 
 def _claims(root: str, record: PartRecord, image_ids: ImageIds | None) -> Iterator[_Row]:
     """The rows of `images` of a part, with what each asks for."""
-    columns = ("uri", "file_name", "frame", "image_id")
+    columns = ("uri", "file_name", "frame", "image_id", "video")
     images = read_table(root, layout.part_table("images", record.part)).select(columns).to_pylist()
     files = set()
     if record.counts.tfrecord_files:
         files = {(display_name(one.key.uri), one.key.file_name) for one in read_part(root, record.part)}
     for image in images:
         name, frame, image_id, claim = image["file_name"], image["frame"], image["image_id"], Claim.HELD
-        if record.counts.tfrecord_files and (image["uri"], name) not in files:
-            image_id, claim = proposed_id(name, frame, image_ids)
+        if image["video"] is not None or (record.counts.tfrecord_files and (image["uri"], name) not in files):
+            image_id, claim = proposed_id(name, frame, image_ids, image["video"])
         yield record.part, name, frame, image_id, int(claim)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 from apache_beam.metrics import Metrics
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.shared import Shared
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
@@ -97,9 +98,14 @@ class PoolSource:
         return DetectorPool(self.spec, self.settings, processes, beam_args=self.beam_args, verbose=self.verbose)
 
 
+_RANGES = "ranges"
+
+
 @dataclass
 class DetectObjects(beam.PTransform):
     """Detects on groups of pictures, and on the records of those that turn out to be TFRecord files.
+
+    The frames of clips are spread over the workers, range by range: a long clip is not the work of one.
 
     Args:
         source: the detector processes.
@@ -108,12 +114,22 @@ class DetectObjects(beam.PTransform):
     source: PoolSource
 
     def expand(self, groups: beam.PCollection[Group]) -> beam.PCollection[tuple[int, bytes]]:
-        return groups | "Detect" >> beam.ParDo(_DetectFn(self.source))
+        step = beam.ParDo(_DetectFn(self.source, gives_ranges=True))
+        first = groups | "Detect" >> step.with_outputs(_RANGES, main="rows")
+        # Without a type a tagged output's coder would not be known.
+        frames = (
+            first[_RANGES]
+            | "TypeRanges" >> beam.Map(lambda group: group).with_output_types(Group)
+            | "SpreadRanges" >> beam.Reshuffle()  # Group
+            | "DetectFrames" >> beam.ParDo(_DetectFn(self.source))  # tuple[int, bytes]
+        )
+        return (first.rows, frames) | "Rows" >> beam.Flatten()
 
 
 class _DetectFn(beam.DoFn):
-    def __init__(self, source: PoolSource) -> None:
+    def __init__(self, source: PoolSource, *, gives_ranges: bool = False) -> None:
         self._source = source
+        self._gives_ranges = gives_ranges
         self._groups = Metrics.counter("beam_detect", "groups_done")
         self._loads = Metrics.gauge("beam_detect", "detectors_loaded")
 
@@ -123,16 +139,24 @@ class _DetectFn(beam.DoFn):
         self._told = time.monotonic()
 
     def start_bundle(self) -> None:
-        self._feeder = Feeder.of(self._pool, self._source.settings)
+        self._feeder = Feeder.of(self._pool, self._source.settings, gives_ranges=self._gives_ranges)
 
-    def process(self, group: Group) -> Iterator[tuple[int, bytes]]:
+    def process(self, group: Group) -> Iterator[tuple[int, bytes] | TaggedOutput]:
         for rows in self._feeder.put(*group):
             yield self._counted(rows)
+        for ranges in self._ranges():
+            yield TaggedOutput(_RANGES, ranges)
 
-    def finish_bundle(self) -> Iterator[WindowedValue]:
+    def finish_bundle(self) -> Iterator[WindowedValue | TaggedOutput]:
         for rows in self._feeder.drain():
             yield WindowedValue(self._counted(rows), MIN_TIMESTAMP, [GlobalWindow()])
+        for ranges in self._ranges():
+            yield TaggedOutput(_RANGES, WindowedValue(ranges, MIN_TIMESTAMP, [GlobalWindow()]))
         self._tell()
+
+    def _ranges(self) -> Iterator[Group]:
+        """The frames of clips that others are to do."""
+        return ((part, (work,)) for part, work in self._feeder.take_ranges())
 
     def teardown(self) -> None:
         self._shared.release()
@@ -149,5 +173,5 @@ class _DetectFn(beam.DoFn):
         if self._source.tells:
             self._told = time.monotonic()
             tally = self._pool.tally
-            record = ProgressRecord(tally.pictures, tally.tfrecord_files, dict(tally.failures))
+            record = ProgressRecord(tally.pictures, tally.tfrecord_files, dict(tally.failures), tally.clips)
             record.write(self._source.settings.output, f"{platform.node()}-{os.getpid()}")
