@@ -28,10 +28,11 @@ def test_rows_have_what_was_collected():
     place = {"input": 1, "record": -1}
     key = {"image_id": 8, "file_name": "a", "frame": 0}
     facts = {"width": 10, "height": 20, "format": "PNG", "exif_orientation": 1, "bytes": 99, "sha256": "ab"}
+    no_clip = {"timestamp_s": None, "video": None}
     assert rows["images"].to_pylist() == [
-        {**key, "uri": "/in/a", **facts, "num_detections": 2, "model": "fake@1", **place}
+        {**key, **no_clip, "uri": "/in/a", **facts, "num_detections": 2, "model": "fake@1", **place}
     ]
-    nulls = {"track_id": None, "mask": None, "mask_area": None, "keypoints": None}
+    nulls = {"track_id": None, "mask": None, "mask_area": None, "keypoints": None, **no_clip}
     box = {"xmin": 1.0, "ymin": 2.0, "xmax": 4.0}
     assert rows["detections"].to_pylist() == [
         {**key, "rank": i, "category_id": 1, "category": "red", "score": score, **box, "ymax": 6.0 + i, "area": area}
@@ -41,7 +42,7 @@ def test_rows_have_what_was_collected():
     ]
     assert rows["failures"].to_pylist() == [
         {"uri": "/in/x", "file_name": "x", "frame": 0, "stage": "decode", "code": "truncated", "message": "cut"}
-        | {"attempts": 1, "input": 3, "record": -1}
+        | {"attempts": 1, "input": 3, "record": -1, **no_clip}
     ]
     assert rows["containers"].to_pylist() == [{"input": 4, "records": 12}]
     times = {f"{step}_ms": float(i) for i, step in enumerate(STEPS)}
@@ -87,4 +88,4 @@ def test_detections_refuse_what_does_not_fit():
 
 
 def test_schema_carries_its_version():
-    assert pa.schema(tables.IMAGES).metadata[b"beam_detect.schema_version"] == b"3"
+    assert pa.schema(tables.IMAGES).metadata[b"beam_detect.schema_version"] == b"4"
