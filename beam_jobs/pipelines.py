@@ -76,7 +76,7 @@ def detect(
         pipeline
         | "ReadPlan" >> ReadPlan(root, parts, group_size)  # Group
         | "DetectObjects" >> DetectObjects(source)  # tuple[int, bytes]
-        | "WriteParts" >> WriteParts(root, source.attempt)  # int
+        | "WriteParts" >> WriteParts(root, source.attempt, source.settings.tracking)  # int
     )
 
 
@@ -84,10 +84,13 @@ def detect_and_finish(
     pipeline: beam.Pipeline, root: str, source: PoolSource, parts: Sequence[int], group_size: int
 ) -> beam.PCollection[str]:
     """Adds to a pipeline the detection of all parts, and the end of the run after them; yields the manifest's path."""
-    from beam_jobs.transforms.finish import FinishRun
+    from beam_jobs.transforms.finish import AnnotateClips, FinishRun
 
-    done = detect(pipeline, root, source, parts, group_size)
-    return done | "FinishRun" >> FinishRun(root, len(parts), source.attempt)
+    return (
+        detect(pipeline, root, source, parts, group_size)
+        | "AnnotateClips" >> AnnotateClips(root)  # int
+        | "FinishRun" >> FinishRun(root, len(parts), source.attempt)  # str
+    )
 
 
 def detect_in_order(

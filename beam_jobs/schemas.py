@@ -12,14 +12,14 @@ from beam_jobs.evaluation.metrics import CURVES
 from beam_jobs.evaluation.outputs import Metrics
 from beam_jobs.formats import coco
 from beam_jobs.formats.matches import MATCHES
-from beam_jobs.formats.tables import TABLES
+from beam_jobs.formats.tables import PUBLIC_TABLES
 from beam_jobs.runs.manifest import Manifest
 from beam_jobs.runs.since import SUPERSEDED
 
 
 def dumps() -> dict[str, str]:
     """File names in `schemas/`, and what stands in them: Arrow schemas of tables, JSON Schema of JSON files."""
-    tables = {**TABLES, "matches": MATCHES, "curves": CURVES, "superseded": SUPERSEDED}
+    tables = {**PUBLIC_TABLES, "matches": MATCHES, "curves": CURVES, "superseded": SUPERSEDED}
     arrow = {f"{name}.arrow.json": _arrow(schema) for name, schema in tables.items()}
     documents = {
         "run": Manifest,

@@ -24,7 +24,7 @@ from beam_jobs.formats.evaluated import RESULTS, TRUTH_IMAGES, TRUTH_OBJECTS, Gr
 from beam_jobs.formats.image_join import How, ImageJoin
 from beam_jobs.formats.results import RESULT_IMAGES, ResultChunk, result_sources
 from beam_jobs.formats.shapes import SHAPES
-from beam_jobs.formats.tables import DETECTIONS, IMAGES
+from beam_jobs.formats.tables import DETECTIONS, IMAGES, TRACK_ID
 from beam_jobs.formats.tfrecord import write_records
 
 Json = dict[str, Any]
@@ -170,7 +170,7 @@ def detections(rng: np.random.Generator, image_ids: list[int], n: int) -> pa.Tab
         **{"category": ["x"] * n, "score": rng.uniform(0, 1, n).astype(np.float32)},
         **dict(zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)),
         "area": np.zeros(n, np.float32),
-        **{field.name: pa.nulls(n, field.type) for field in SHAPES},
+        **{field.name: pa.nulls(n, field.type) for field in (TRACK_ID, *SHAPES)},
     }
     return pa.table(columns, schema=DETECTIONS)
 

@@ -32,7 +32,7 @@ def test_rows_have_what_was_collected():
     assert rows["images"].to_pylist() == [
         {**key, **no_clip, "uri": "/in/a", **facts, "num_detections": 2, "model": "fake@1", **place}
     ]
-    nulls = {"mask": None, "mask_area": None, "keypoints": None, **no_clip}
+    nulls = {"track_id": None, "mask": None, "mask_area": None, "keypoints": None, **no_clip}
     box = {"xmin": 1.0, "ymin": 2.0, "xmax": 4.0}
     assert rows["detections"].to_pylist() == [
         {**key, "rank": i, "category_id": 1, "category": "red", "score": score, **box, "ymax": 6.0 + i, "area": area}

@@ -181,7 +181,11 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
     output = detect.add_argument_group("outputs")
     output.add_argument("--output", metavar="DIR", help="folder of the run; new, or empty (required)")
     _switch(output, "overwrite", "replace the run that is in DIR")
-    _switch(output, "annotate", "write pictures with boxes, masks, keypoints, classes and scores to DIR/annotated")
+    _switch(
+        output,
+        "annotate",
+        "write pictures, and videos of clips, with boxes, masks, keypoints, classes and scores to DIR/annotated",
+    )
     output.add_argument(
         "--annotate_frames",
         type=values.wholes,
@@ -201,6 +205,22 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         "--annotate_max_boxes", type=values.positive, default=200, metavar="N", help="most boxes drawn (%(default)s)"
     )
     _switch(output, "class_agnostic", "draw all boxes in one colour, with the score alone")
+    _switch(output, "track", "follow the objects of a clip from frame to frame: track_id, DIR/tracks, ids drawn")
+    output.add_argument(
+        "--track_score",
+        type=values.share,
+        default=0.5,
+        metavar="S",
+        help="boxes above it are matched first, lower ones to what is left; it takes 0.1 more to begin a track"
+        " (%(default)s)",
+    )
+    output.add_argument(
+        "--track_lost_s",
+        type=values.seconds,
+        default=1.0,
+        metavar="S",
+        help="how long an object that is not seen keeps its track (%(default)g)",
+    )
     output.add_argument(
         "--part_size",
         type=values.positive,

@@ -51,6 +51,7 @@ from beam_jobs.errors import JobError, UsageError
 from beam_jobs.formats.evaluated import EVALUATION_FILES
 from beam_jobs.pipelines import DetectJob
 from beam_jobs.processes.calls import batch_pixels
+from beam_jobs.processes.clips import Drawing, annotate_clips
 from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.processes.samples import Sampler
 from beam_jobs.processes.settings import process_settings
@@ -332,6 +333,11 @@ def _run_here(
             # Beam gives the error of a step as text. The pool has its own, whole.
             raise (pool.error or JobError(engines.reason(error))) from error
         cpu_s = stage.cpu_s(done)
+    if drawing := Drawing.of(plan.job):
+        with status("drawing on clips …"):
+            notes = annotate_clips(root, range(len(plan.parts)), drawing, pool.size, beam_args)
+        for note in notes:
+            print(f"beam-detect: {note}", file=sys.stderr)
     with status("writing the COCO files and the manifest …"):
         loads = pool.loads
         if pool.lost:

@@ -30,6 +30,7 @@ from beam_jobs.processes.select import Selection
 from beam_jobs.runs import layout
 from beam_jobs.runs.plan import PlannedInput, Planner
 from beam_jobs.runs.resume import Begun
+from beam_jobs.tracking.tracker import Tracking
 
 if TYPE_CHECKING:
     from beam_jobs.cli.evaluate import Request
@@ -76,6 +77,7 @@ def job_of(options: argparse.Namespace, root: str) -> DetectJob:
         image_ids=storage.join(root, layout.IMAGE_IDS) if options.image_ids or options.ground_truth else None,
         batch_pixels=options.batch_pixels,
         tiling=_tiling(options),
+        tracking=_tracking(options),
         frames=FrameChoice(options.fps, options.every, options.start, options.end, options.keyframes_only),
         max_pixels=options.max_pixels,
         max_bytes=options.max_bytes,
@@ -89,6 +91,13 @@ def _tiling(options: argparse.Namespace) -> Tiling | None:
     if options.tile is None:
         return None
     return Tiling(options.tile) if options.tile_overlap is None else Tiling(options.tile, options.tile_overlap)
+
+
+def _tracking(options: argparse.Namespace) -> Tracking | None:
+    if not options.track:
+        return None
+    high = options.track_score
+    return Tracking(high, low=min(Tracking().low, high), lost_s=options.track_lost_s)
 
 
 def with_form(spec: DetectorSpec, engine: Engine, planned: Iterable[PlannedInput]) -> DetectorSpec:

@@ -5,7 +5,7 @@ Format: pycocotools' `maskApi.h` and `rleToString` of its maskApi.c.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,3 +45,13 @@ def run_lengths(patch: Patch, width: int, height: int) -> NDArray[np.int64]:
     ends = [width * height] if not len(bounds) or bounds[-1] < width * height else []
     bounds = np.concatenate([[0], bounds, ends]).astype(np.int64)
     return bounds[1:] - bounds[:-1]
+
+
+def decode(mask: Mapping[str, Any]) -> Patch:
+    """The mask of `size` and `counts`, cut to the box around its pixels."""
+    pixels = coco_mask.decode({"size": mask["size"], "counts": mask["counts"].encode()}).astype(bool)
+    rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return Patch(0, 0, np.zeros((0, 0), bool))
+    top, left = int(rows[0]), int(columns[0])
+    return Patch(left, top, pixels[top : rows[-1] + 1, left : columns[-1] + 1])

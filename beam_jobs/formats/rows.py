@@ -138,6 +138,7 @@ def _detections(groups: Sequence[_Group], images: pa.Table, order: NDArray[np.ui
         "score": scores,
         **{side: boxes[:, i] for i, side in enumerate(("xmin", "ymin", "xmax", "ymax"))},
         "area": box_arithmetic.area(boxes),
+        "track_id": pa.nulls(len(at), pa.int32()),
         **{name: shapes[name].take(pa.array(at)) for name in shapes.column_names},
     }
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)

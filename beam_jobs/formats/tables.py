@@ -41,6 +41,8 @@ IMAGES = _schema(
     ("model", pa.string()),
     nullable=_FRAMES,
 )
+#: Of detections in a clip whose objects were tracked; counted from 1 in each clip.
+TRACK_ID = pa.field("track_id", pa.int32())
 DETECTIONS = _schema(
     "detections",
     *_KEY,
@@ -53,7 +55,7 @@ DETECTIONS = _schema(
     ("xmax", pa.float32()),
     ("ymax", pa.float32()),
     ("area", pa.float32()),
-    nullable=(*SHAPES, *_FRAMES),
+    nullable=(*SHAPES, *_FRAMES, TRACK_ID),
 )
 FAILURES = _schema(
     "failures",
@@ -83,16 +85,32 @@ TIMINGS = _schema(
 )
 #: The steps of a picture that are timed; a column `STEP_ms` each.
 STEPS = ("load", "read", "decode", "infer", "annotate")
+#: Of runs that track: the objects of each clip, with the class of the largest sum of scores. `length` is in frames.
+TRACKS = _schema(
+    "tracks",
+    ("video", pa.string()),
+    ("track_id", pa.int32()),
+    ("category_id", pa.int32()),
+    ("category", pa.string()),
+    ("first_frame", pa.int32()),
+    ("last_frame", pa.int32()),
+    ("first_s", pa.float64()),
+    ("last_s", pa.float64()),
+    ("length", pa.int32()),
+    ("mean_score", pa.float32()),
+)
 #: The annotated pictures, so that the manifest need not list each of them.
 ANNOTATED = _schema("annotated", *_KEY, ("path", pa.string()), ("bytes", pa.int64()), ("sha256", pa.string()))
 
-#: The tables that a run writes, by the folder they are in.
+#: The tables that every run writes, by the folder they are in.
 TABLES: Mapping[str, pa.Schema] = {
     "images": IMAGES,
     "detections": DETECTIONS,
     "failures": FAILURES,
     "timings": TIMINGS,
 }
+#: With those that only some runs have, in folders of their own too.
+PUBLIC_TABLES: Mapping[str, pa.Schema] = {**TABLES, "tracks": TRACKS}
 
 #: Columns whose values repeat: a dictionary makes them small. Elsewhere it would only be tried and dropped.
 DICTIONARY_COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -101,6 +119,7 @@ DICTIONARY_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "failures": ("stage", "code", "message", "frame", "attempts", "video"),
     "timings": ("process", "load_ms", "frame", "call_pictures", "shrunk_calls"),
     "annotated": ("frame",),
+    "tracks": ("video", "category_id", "category"),
 }
 
 _PLACE = (("input", pa.int64()), ("record", pa.int64()))

@@ -35,8 +35,8 @@ def draw(
     Args:
         pixels: uint8 [height, width, 3], RGB.
         boxes: float32 [N, 4], xmin, ymin, xmax, ymax in pixels, the strongest first.
-        labels: N texts such as `person 0.87`. Characters that the font lacks are replaced, long texts shortened; an
-            empty one gives no label.
+        labels: N texts such as `person 0.87` or `person 0.87 #3`. Characters that the font lacks are replaced, long
+            texts shortened; an empty one gives no label.
         colours: N RGB colours.
 
     Returns:

@@ -33,6 +33,7 @@ from beam_jobs.records import Detections, ImageKey, frame_name
 from beam_jobs.runs import layout
 from beam_jobs.runs.ids import proposed_id
 from beam_jobs.storage import display_name
+from beam_jobs.tracking.tracker import Tracking
 
 InputFormat = Literal["auto", "image", "tfrecord", "video"]
 
@@ -62,6 +63,7 @@ class PictureSettings:
         batch_pixels: what a call of the detector may hold, in pixels of the network's input; 0 for one picture a call,
             None for what suits where the detector runs.
         tiling: how pictures are cut into tiles, on which is detected as well; None for whole pictures only.
+        tracking: how the objects of a clip are tracked, when all its frames are done; None for not at all.
         frames: which frames of clips are looked at.
         range_frames: how long the ranges of clips are, see `RANGE_FRAMES`.
     """
@@ -77,6 +79,7 @@ class PictureSettings:
     max_memory: int = 0
     batch_pixels: int | None = None
     tiling: Tiling | None = None
+    tracking: Tracking | None = None
     frames: FrameChoice = field(default_factory=FrameChoice)
     range_frames: int = RANGE_FRAMES
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from beam_jobs import storage
 from beam_jobs.errors import UsageError
-from beam_jobs.formats.tables import ANNOTATED, TABLES
+from beam_jobs.formats.tables import ANNOTATED, PUBLIC_TABLES, TABLES
 from beam_jobs.runs import layout
-from beam_jobs.runs.check_tables import detections_of, pictures_of
+from beam_jobs.runs.check_tables import detections_of, pictures_of, tracks_of
 from beam_jobs.runs.coco_files import coco_files
 from beam_jobs.runs.manifest import Manifest
 from beam_jobs.runs.parts import Counts, FileRecord, PartRecord, read_table
@@ -23,7 +23,7 @@ from beam_jobs.runs.plan import Plan, read_part
 
 _CHUNK = 1 << 20
 #: Folders in which a run has nothing but what the manifest lists.
-_OWN = (*TABLES, "coco", layout.EVALUATION_FOLDER, "superseded")
+_OWN = (*PUBLIC_TABLES, "coco", layout.EVALUATION_FOLDER, "superseded")
 
 
 @dataclass(slots=True)
@@ -135,7 +135,7 @@ def _part(root: str, part: int, listed: set[str], seen: _Seen) -> Iterator[str]:
         table = read_table(root, file.path)
         if table.num_rows != file.rows:
             yield f"{file.path} has {table.num_rows:,} rows; its record says {file.rows:,}"
-        if not table.schema.equals(TABLES.get(name, ANNOTATED), check_metadata=True):
+        if not table.schema.equals(PUBLIC_TABLES.get(name, ANNOTATED), check_metadata=True):
             yield f"{file.path} has another schema than beam-detect's table {name}"
             return
         tables[name] = table
@@ -144,6 +144,7 @@ def _part(root: str, part: int, listed: set[str], seen: _Seen) -> Iterator[str]:
     yield from _inputs(root, part, tables, record.counts)
     yield from pictures_of(tables)
     yield from detections_of(tables)
+    yield from tracks_of(tables)
     if "annotated" in tables:
         for row in tables["annotated"].to_pylist():
             file = FileRecord(row["path"], None, row["bytes"], row["sha256"])
@@ -161,6 +162,7 @@ def _counts(counts: Counts, tables: dict[str, pa.Table]) -> Iterator[str]:
         ("masks", len(detections) - detections["mask"].null_count, counts.masks),
         ("keypoints", len(detections) - detections["keypoints"].null_count, counts.keypoints),
         ("annotated pictures", annotated, counts.annotated),
+        ("tracks", tables["tracks"].num_rows if "tracks" in tables else 0, counts.tracks),
     ):
         if has != said:
             yield f"{has:,} {name}; its record counts {said:,}"

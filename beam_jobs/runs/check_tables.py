@@ -49,6 +49,37 @@ def detections_of(tables: Mapping[str, pa.Table]) -> Iterator[str]:
     yield from _shapes(detections, width, height)
 
 
+def tracks_of(tables: Mapping[str, pa.Table]) -> Iterator[str]:
+    """Problems of `tracks`: whether they say what the detections of their clips say."""
+    images, detections = tables["images"], tables["detections"]
+    tracked = np.flatnonzero(detections["track_id"].is_valid().to_numpy())
+    if "tracks" not in tables:
+        if len(tracked):
+            yield f"{len(tracked):,} detections have a track, and there is no table of tracks"
+        return
+    videos = images["video"].take(pa.array(np.repeat(np.arange(len(images)), images["num_detections"].to_numpy())))
+    found = pa.table(
+        {
+            "video": videos.take(pa.array(tracked)),
+            **{name: detections[name].take(pa.array(tracked)) for name in ("track_id", "frame", "score")},
+        }
+    )
+    sums = found.group_by(["video", "track_id"], use_threads=False).aggregate(
+        [("frame", "min"), ("frame", "max"), ("frame", "count_distinct"), ("frame", "count"), ("score", "mean")]
+    )
+    said = {(row["video"], row["track_id"]): row for row in tables["tracks"].to_pylist()}
+    if {(row["video"], row["track_id"]) for row in sums.to_pylist()} != said.keys():
+        yield "the tracks are not those of the detections"
+        return
+    for row in sums.to_pylist():
+        one = said[row["video"], row["track_id"]]
+        frames = one["first_frame"], one["last_frame"], one["length"], one["length"]
+        if frames != (row["frame_min"], row["frame_max"], row["frame_count_distinct"], row["frame_count"]):
+            yield f"track {row['track_id']} of {row['video']} has other frames than its detections"
+        elif abs(one["mean_score"] - row["score_mean"]) > 1e-5:
+            yield f"track {row['track_id']} of {row['video']} has another mean score than its detections"
+
+
 def _boxes(detections: pa.Table, width: NDArray[np.int32], height: NDArray[np.int32]) -> Iterator[str]:
     xmin, ymin, xmax, ymax = (detections[side].to_numpy() for side in ("xmin", "ymin", "xmax", "ymax"))
     inside = (xmin >= 0) & (ymin >= 0) & (xmax <= width) & (ymax <= height)

@@ -11,6 +11,7 @@ from beam_jobs import storage
 from beam_jobs.formats.coco_ids import ImageIds
 from beam_jobs.formats.tables import STEPS
 from beam_jobs.runs import layout
+from beam_jobs.runs.clips import annotated_clips
 from beam_jobs.runs.coco_files import coco_files, each_table, write_coco_file
 from beam_jobs.runs.ids import Claim, proposed_id
 from beam_jobs.runs.manifest import DetectorRecord
@@ -53,7 +54,8 @@ def finalise(root: str, plan: Plan, others: Iterable[tuple[str, int, int]] = ())
     tables = [_as_it_is(root, file) for record in records for file in record.files]
     written = [write_coco_file(root, file) for file in coco_files(root, tables, counts, plan.job)]
     detector, work_s = _times(root, tables)
-    files = [*tables, *written, *_plan_files(root, plan)]
+    clips = annotated_clips(root, len(plan.parts)) if plan.job["annotation"] else ()
+    files = [*tables, *written, *clips, *_plan_files(root, plan)]
     return Outcome(counts, renamed, detector, work_s, files, _known_image_ids(root, tables))
 
 

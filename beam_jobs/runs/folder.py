@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from beam_jobs import storage
 from beam_jobs.errors import UsageError
 from beam_jobs.formats.evaluated import EVALUATION_FILES, SHARDS_FOLDER
-from beam_jobs.formats.tables import TABLES
+from beam_jobs.formats.tables import PUBLIC_TABLES
 from beam_jobs.runs import layout, log, progress
 from beam_jobs.runs.plan import PARTS_A_SLICE, Plan, read_part
 
@@ -146,7 +146,7 @@ def _owned(root: str, plan: Plan) -> Iterator[str]:
     for part in range(len(plan.parts)):
         if plan.job.get("annotation"):
             yield from _annotated(root, part)
-        yield from (layout.part_table(table, part) for table in (*TABLES, "annotated"))
+        yield from (layout.part_table(table, part) for table in (*PUBLIC_TABLES, "annotated"))
         yield layout.part_record(part)
     evaluation = layout.EVALUATION_FOLDER
     yield from (f"{evaluation}/{name}" for name in EVALUATION_FILES)
@@ -169,3 +169,4 @@ def _annotated(root: str, part: int) -> Iterator[str]:
         yield from (f"{path}/{n}" for n in names if n[:6].isdigit() or n.startswith(storage.TEMP_PREFIX))
         if not names:
             yield path
+            yield layout.annotated_clip_path(one.key.file_name, one.key.uri)

@@ -63,6 +63,12 @@ def annotated_path(file_name: str, uri: str) -> str:
     return f"{ANNOTATED_FOLDER}/{path}"
 
 
+def annotated_clip_path(file_name: str, uri: str) -> str:
+    """The annotated video of a clip: an MP4, whatever the clip is."""
+    path = annotated_path(file_name, uri)
+    return path if path.lower().endswith(".mp4") else f"{path}.mp4"
+
+
 def annotated_record_path(container: str, record: int, name: str, format: str) -> str:
     """The annotated picture of a record, in a folder (`container`) at the path of its TFRecord file.
 

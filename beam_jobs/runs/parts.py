@@ -17,12 +17,14 @@ import pyarrow.parquet as pq
 from beam_jobs import storage
 from beam_jobs.errors import JobError
 from beam_jobs.formats.rows import Rows
-from beam_jobs.formats.tables import DICTIONARY_COLUMNS, written
+from beam_jobs.formats.tables import DICTIONARY_COLUMNS, TABLES, written
+from beam_jobs.formats.track_rows import with_tracks
 from beam_jobs.runs import layout
 from beam_jobs.runs.documents import read_document
 from beam_jobs.runs.launch import check_attempt
 from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.plan import PlannedInput
+from beam_jobs.tracking.tracker import Tracking
 
 
 class FileRecord(msgspec.Struct, frozen=True):
@@ -47,6 +49,7 @@ class Counts(msgspec.Struct):
         detections: rows of `detections`.
         masks, keypoints: those of them that have such.
         annotated: annotated pictures.
+        tracks: rows of `tracks`.
         empty_boxes: boxes that had no area inside the picture, and were left out.
         unnamed_category_ids: detections whose class id the label map does not name, by id.
         deduplicated: inputs whose rows are those of another with the same content, which alone was detected on.
@@ -63,6 +66,7 @@ class Counts(msgspec.Struct):
     masks: int = 0
     keypoints: int = 0
     annotated: int = 0
+    tracks: int = 0
     empty_boxes: int = 0
     unnamed_category_ids: dict[str, int] = {}
     deduplicated: int = 0
@@ -108,7 +112,13 @@ class PartRecord(msgspec.Struct, frozen=True):
 
 
 def commit_part(
-    root: str, part: int, planned: Sequence[PlannedInput], encoded: Iterable[bytes], log: RunLog, attempt: str = ""
+    root: str,
+    part: int,
+    planned: Sequence[PlannedInput],
+    encoded: Iterable[bytes],
+    log: RunLog,
+    attempt: str = "",
+    tracking: Tracking | None = None,
 ) -> PartRecord:
     """Writes the tables of a part, then the record that it is committed. The same bytes on every try.
 
@@ -119,6 +129,7 @@ def commit_part(
         encoded: the encoded rows of all its groups, in any order.
         log: hears of its failures, and that it is committed.
         attempt: of the start that does it; see `check_attempt`.
+        tracking: how the objects of its clips are tracked; None for not at all.
 
     Raises:
         JobError: the rows do not account for every input exactly once, or another start has taken the run over.
@@ -128,7 +139,13 @@ def commit_part(
         return PartRecord.read(root, part)
     rows = Rows.of(encoded)
     counts = _account(part, planned, rows)
-    record = PartRecord(part, counts, _write_tables(root, part, rows))
+    tables = {
+        name: written(name, table) for name, table in rows.tables.items() if name in TABLES or name == "annotated"
+    }
+    if tracking:
+        tables["detections"], tables["tracks"] = with_tracks(tables["images"], tables["detections"], tracking)
+        counts.tracks = tables["tracks"].num_rows
+    record = PartRecord(part, counts, _write_tables(root, part, tables))
     check_attempt(root, attempt)
     record.write(root)
     for row in rows.tables["failures"].to_pylist():
@@ -143,19 +160,19 @@ def commit_part(
 def _log_changed(planned: Sequence[PlannedInput], images: pa.Table, part: int, log: RunLog) -> None:
     """Notes files that were of another size when they were read than when they were planned."""
     sizes = {one.input: one.size for one in planned}
-    columns = (images[name].to_pylist() for name in ("input", "record", "bytes", "uri"))
-    for position, record, read, uri in zip(*columns, strict=True):
+    columns = (images[name].to_pylist() for name in ("input", "record", "video", "bytes", "uri"))
+    for position, record, video, read, uri in zip(*columns, strict=True):
         size = sizes[position]
-        if record < 0 and size is not None and size != read:
+        if record < 0 and video is None and size is not None and size != read:
             message = f"The file had {size} bytes when it was planned, and {read} when it was read."
             log.warning("read", "changed", message, input=uri, part=part)
 
 
-def _write_tables(root: str, part: int, rows: Rows) -> list[FileRecord]:
+def _write_tables(root: str, part: int, tables: Mapping[str, pa.Table]) -> list[FileRecord]:
     return [
-        write_table(root, layout.part_table(name, part), written(name, table), DICTIONARY_COLUMNS[name])
-        for name, table in rows.tables.items()
-        if name not in ("containers", "spans") and (name != "annotated" or table.num_rows)
+        write_table(root, layout.part_table(name, part), table, DICTIONARY_COLUMNS[name])
+        for name, table in tables.items()
+        if name != "annotated" or table.num_rows
     ]
 
 

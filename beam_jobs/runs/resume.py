@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from beam_jobs import storage
-from beam_jobs.formats.tables import TABLES
+from beam_jobs.formats.tables import PUBLIC_TABLES
 from beam_jobs.runs import layout
 from beam_jobs.runs.launch import Launch
 from beam_jobs.runs.parts import Counts, PartRecord
@@ -113,7 +113,7 @@ def sweep(root: str) -> None:
     if storage.is_remote(root):
         return  # there a file is written at once, or not at all
     own = [
-        *TABLES,
+        *PUBLIC_TABLES,
         "coco",
         "superseded",
         layout.PLAN_FOLDER,

@@ -2,11 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import apache_beam as beam
 
+from beam_jobs.processes.clips import Drawing, annotate_here
 from beam_jobs.runs.completion import complete_elsewhere
+from beam_jobs.runs.plan import Plan
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass
+class AnnotateClips(beam.PTransform):
+    """Writes the annotated videos of the clips in committed parts, if the job draws any. Yields the parts.
+
+    Args:
+        root: the run's folder.
+    """
+
+    root: str
+
+    def expand(self, parts: beam.PCollection[int]) -> beam.PCollection[int]:
+        return parts | "Annotate" >> beam.Map(_annotated, self.root).with_output_types(int)
+
+
+def _annotated(part: int, root: str) -> int:
+    if drawing := Drawing.of(Plan.read(root).job):
+        for note in annotate_here(root, part, drawing):
+            _LOGGER.warning("%s", note)
+    return part
 
 
 @dataclass

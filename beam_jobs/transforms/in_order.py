@@ -98,6 +98,7 @@ class _DetectAndCommit(beam.DoFn):
     def _commit(self, part: int) -> int:
         start = time.thread_time()
         done = self._parts.pop(part)
-        commit_part(self._root, part, done.planned, done.rows, self._pool.log, self._source.attempt)
+        source, log = self._source, self._pool.log
+        commit_part(self._root, part, done.planned, done.rows, log, source.attempt, source.settings.tracking)
         self._write_cpu_us.inc(int((time.thread_time() - start) * 1e6))
         return part

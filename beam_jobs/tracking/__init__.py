@@ -1,0 +1,1 @@
+"""Tracks: which detections of a clip's frames are of one object."""

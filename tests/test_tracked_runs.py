@@ -1,0 +1,29 @@
+"""Runs that track and draw clips, from the flags to `check`."""
+
+import pandas as pd
+
+from beam_jobs.cli.main import main
+from beam_jobs.runs.check import check_run
+from beam_jobs.runs.manifest import Manifest
+from tests.clips import make_clip
+from tests.made_clips import times_of
+
+FAKE = "--model=tests.fake_detectors:colours"
+
+
+def test_a_clip_is_tracked_and_drawn(tmp_path):
+    source = make_clip(tmp_path / "in/a.mp4", 36, options={"bf": "2"}, audio=True)
+    words = [f"--input={tmp_path}/in", f"--output={tmp_path}/out", FAKE, "--track", "--annotate"]
+    assert main(["detect", *words]) == 0
+    assert list(check_run(str(tmp_path / "out"))) == []
+    manifest = Manifest.read(str(tmp_path / "out"))
+    assert "annotated/a.mp4" in [file.path for file in manifest.files]
+    assert times_of(tmp_path / "out/annotated/a.mp4") == times_of(source)
+    tracks = pd.read_parquet(tmp_path / "out/tracks")
+    detections = pd.read_parquet(tmp_path / "out/detections")
+    assert manifest.counts.tracks == len(tracks) > 0
+    red = tracks[tracks["category"] == "red"]  # the square that moves through the clip, until it starts again
+    assert red[["video", "first_frame", "last_frame", "length"]].to_numpy().tolist() == [["a.mp4", 0, 35, 36]]
+    assert (detections["track_id"] == int(red["track_id"].iloc[0])).sum() == 36
+    assert main(["detect", *words, "--overwrite"]) == 0
+    assert Manifest.read(str(tmp_path / "out")).counts == manifest.counts
