@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -180,3 +182,15 @@ def test_damage_in_one_part_does_not_hide_that_in_another(run, capsys):
     out = capsys.readouterr().out
     assert "part 0 (3 inputs) is not looked into" in out
     assert "part 1: 1 boxes are not inside their pictures" in out
+
+
+def test_tables_are_read_without_threads_of_arrows(tmp_path):
+    """Such a thread may abort the program when it ends."""
+    write_table(str(tmp_path), "a.parquet", pa.table({"a": [1, 2, 3]}), ())
+    program = (
+        "import os, sys; from beam_jobs.runs.parts import read_table\n"
+        "threads = lambda: len(os.listdir('/proc/self/task'))\n"
+        "before = threads(); read_table(sys.argv[1], 'a.parquet'); print(threads() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"

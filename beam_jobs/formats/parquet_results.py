@@ -117,7 +117,7 @@ def read_columns(path: str, names: Sequence[str]) -> pa.Table:
 @contextmanager
 def _opened(path: str) -> Iterator[pq.ParquetFile]:
     try:
-        with storage.open_read(path) as stream, pq.ParquetFile(stream) as file:
+        with storage.open_read(path) as stream, pq.ParquetFile(stream, pre_buffer=False) as file:
             yield file
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the last: names of columns
         reason = storage.reason(error) if isinstance(error, OSError) else str(error)

@@ -61,7 +61,7 @@ def sum_matches(path: str, areas: Sequence[AreaRange], picks: int) -> MatchSums:
     is_share = True
     best: dict[GalleryKind, _Rows] = {}
     with storage.open_read(path) as file:
-        parquet = pq.ParquetFile(file)
+        parquet = pq.ParquetFile(file, pre_buffer=False)
         for group in range(parquet.num_row_groups):
             # In this thread, as for the tables of a run: see `runs.parts`.
             table = parquet.read_row_group(group, columns=_COLUMNS, use_threads=False)
@@ -99,7 +99,7 @@ def rows_of(path: str, image_ids: Collection[int]) -> dict[int, list[dict[str, A
     wanted = pa.array(sorted(image_ids), pa.int64())
     rows: dict[int, list[dict[str, Any]]] = {number: [] for number in image_ids}
     with storage.open_read(path) as file:
-        parquet = pq.ParquetFile(file)
+        parquet = pq.ParquetFile(file, pre_buffer=False)
         for group in range(parquet.num_row_groups):
             chosen = pc.is_in(
                 parquet.read_row_group(group, columns=["image_id"], use_threads=False)["image_id"], value_set=wanted

@@ -194,7 +194,9 @@ def write_table(root: str, path: str, table: pa.Table, dictionary_columns: Itera
 def read_table(root: str, path: str) -> pa.Table:
     """A Parquet file below `root`."""
     # In this thread: one of Arrow's may still hold our bytes when the interpreter ends, and then aborts the program.
-    return pq.ParquetFile(io.BytesIO(storage.read_bytes(storage.join(root, path)))).read(use_threads=False)
+    # Buffering ahead, which is Arrow's default, starts such a thread whatever `use_threads` says.
+    data = io.BytesIO(storage.read_bytes(storage.join(root, path)))
+    return pq.ParquetFile(data, pre_buffer=False).read(use_threads=False)
 
 
 def _account(part: int, planned: Sequence[PlannedInput], rows: Rows) -> Counts:

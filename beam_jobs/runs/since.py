@@ -186,7 +186,8 @@ def superseded_of(root: str) -> Iterator[tuple[str, str]]:
     path = storage.join(root, layout.SUPERSEDED)
     if not storage.exists(path):
         return
-    for batch in pq.ParquetFile(io.BytesIO(storage.read_bytes(path))).iter_batches(_ROWS, use_threads=False):
+    file = pq.ParquetFile(io.BytesIO(storage.read_bytes(path)), pre_buffer=False)  # see `runs.parts.read_table`
+    for batch in file.iter_batches(_ROWS, use_threads=False):
         yield from zip(batch["uri"].to_pylist(), batch["file_name"].to_pylist(), strict=True)
 
 
