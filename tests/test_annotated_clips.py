@@ -1,5 +1,6 @@
 """Annotated clips: made of committed tables and the clips themselves, in ranges, by processes."""
 
+import signal
 from pathlib import Path
 
 import av
@@ -142,4 +143,26 @@ def test_a_clip_that_is_gone_is_said_and_what_is_there_stays(tmp_path, annotate)
     source.write_bytes(b"no clip any more")
     _, notes = annotate(source, list(range(10)))
     assert not video.exists()
-    assert notes == ["in.mp4: no annotated video: The clip is not what it was when its frames were looked at."]
+    said = "in.mp4: no annotated video: The clip is not what it was when its frames were looked at."
+    assert [(note.code, str(note)) for note in notes] == [("changed", said)]
+
+
+class Killing(str):
+    """The path of a clip that kills the process that is given it."""
+
+    def __reduce__(self):
+        return signal.raise_signal, (signal.SIGKILL,)
+
+
+def test_a_clip_that_kills_its_process_costs_its_own_video_alone(tmp_path, monkeypatch):
+    clips = []
+    for name in ("a", "b", "c", "d"):
+        source = make_clip(tmp_path / f"{name}.mp4", 10)
+        write_tables(tmp_path / name, source.name, list(range(10)))
+        uri = Killing(source) if name == "b" else str(source)
+        clips.append(Clip(str(tmp_path / name), 0, uri, source.name, f"annotated/{source.name}"))
+    monkeypatch.setattr(module, "clips_of", lambda *_: clips)
+    notes = annotate_clips(str(tmp_path), [0], DRAWING, 2)
+    assert [(note.video, note.code) for note in notes] == [("b.mp4", "crashed")]
+    made = [(tmp_path / name / f"annotated/{name}.mp4").exists() for name in ("a", "b", "c", "d")]
+    assert made == [True, False, True, True]

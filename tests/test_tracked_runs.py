@@ -18,6 +18,7 @@ def test_a_clip_is_tracked_and_drawn(tmp_path):
     assert list(check_run(str(tmp_path / "out"))) == []
     manifest = Manifest.read(str(tmp_path / "out"))
     assert "annotated/a.mp4" in [file.path for file in manifest.files]
+    assert manifest.stage_s["annotate"] > 0
     assert times_of(tmp_path / "out/annotated/a.mp4") == times_of(source)
     tracks = pd.read_parquet(tmp_path / "out/tracks")
     detections = pd.read_parquet(tmp_path / "out/detections")

@@ -44,7 +44,7 @@ from beam_jobs.cli.elsewhere import Elsewhere
 from beam_jobs.cli.importing import import_beam
 from beam_jobs.cli.profile import DetectStage, profile
 from beam_jobs.cli.progress import Progress, status
-from beam_jobs.cli.summary import LISTED_PICTURES, listing, say, submitted, summary
+from beam_jobs.cli.summary import LISTED_PICTURES, listing, printable, say, submitted, summary
 from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
 from beam_jobs.engines.local import run_local
 from beam_jobs.errors import JobError, UsageError
@@ -334,10 +334,11 @@ def _run_here(
             raise (pool.error or JobError(engines.reason(error))) from error
         cpu_s = stage.cpu_s(done)
     if drawing := Drawing.of(plan.job):
-        with status("drawing on clips …"):
+        with stages.time("annotate"), status("drawing on clips …"):
             notes = annotate_clips(root, range(len(plan.parts)), drawing, pool.size, beam_args)
         for note in notes:
-            print(f"beam-detect: {note}", file=sys.stderr)
+            pool.log.warning("annotate", note.code, note.message, input=storage.display_name(note.uri))
+            print(f"beam-detect: {printable(str(note))}", file=sys.stderr)
     with status("writing the COCO files and the manifest …"):
         loads = pool.loads
         if pool.lost:

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -73,52 +74,96 @@ class Drawing:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What is to be said of a clip: its address, its name in the tables, a code, and why."""
+
+    uri: str
+    video: str
+    code: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.video}: {self.message}"
+
+
+#: Begins what is said of a clip whose annotated video could not be made.
+_NONE = "no annotated video: "
+#: The code of a clip that killed the process that drew it.
+CRASHED = "crashed"
+_CRASHED_MESSAGE = f"{_NONE}the process that drew it died"
+
 #: Runs a function on arguments, here or elsewhere.
 Submit = Callable[..., Future[Any]]
 
 
 def annotate_clips(
     root: str, parts: Iterable[int], drawing: Drawing, processes: int, beam_args: Sequence[str] = ()
-) -> list[str]:
+) -> list[Note]:
     """Writes the annotated videos of the clips in some committed parts; those that are there stay as they are.
 
     Args:
         processes: so many segments are made at a time.
         beam_args: options of the file systems, for the processes.
 
+    A clip that kills a process has no annotated video; those that were drawn beside it are drawn again, one by one.
+
     Returns:
         What is to be said: clips without their sound, or whose video could not be made.
 
     Raises:
-        JobError: an output could not be written, or a process died.
+        JobError: an output could not be written.
     """
     clips = [clip for part in parts for clip in clips_of(root, part) if not _is_there(clip)]
     if not clips:
         return []
+    notes: list[Note] = []
+    while clips:
+        more, broken = _side_by_side(clips, drawing, processes, beam_args)
+        notes += more
+        for clip in broken[:processes]:  # clips are begun in order: these were drawn when a process died
+            more, lost = _side_by_side([clip], drawing, processes, beam_args)
+            notes += more + [Note(one.uri, one.video, CRASHED, _CRASHED_MESSAGE) for one in lost]
+        clips = broken[processes:]
+    return notes
+
+
+def _side_by_side(
+    clips: Sequence[Clip], drawing: Drawing, processes: int, beam_args: Sequence[str]
+) -> tuple[list[Note], list[Clip]]:
+    """Draws clips in processes of their own; returns what is to be said, and the clips at which one was lost."""
+    notes: list[Note] = []
+    broken: list[Clip] = []
     context = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(processes, context, _start, (tuple(beam_args),)) as pool,
         ThreadPoolExecutor(processes) as drivers,
     ):
         try:
-            notes = drivers.map(lambda clip: annotate_clip(clip, drawing, pool.submit), clips)
-            return [note for of_clip in notes for note in of_clip]
+            begun = [drivers.submit(annotate_clip, clip, drawing, pool.submit) for clip in clips]
+            for clip, one in zip(clips, begun, strict=True):
+                try:
+                    notes += one.result()
+                except BrokenProcessPool:
+                    broken.append(clip)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    return notes, broken
 
 
-def annotate_here(root: str, part: int, drawing: Drawing) -> list[str]:
+def annotate_here(root: str, part: int, drawing: Drawing) -> list[Note]:
     """The same for one part, in this process."""
     clips = [clip for clip in clips_of(root, part) if not _is_there(clip)]
     return [note for clip in clips for note in annotate_clip(clip, drawing, _here)]
 
 
-def annotate_clip(clip: Clip, drawing: Drawing, submit: Submit) -> list[str]:
+def annotate_clip(clip: Clip, drawing: Drawing, submit: Submit) -> list[Note]:
     """Writes the annotated video of a clip; returns what is to be said of it.
 
     Raises:
         JobError: it could not be written.
+        BrokenProcessPool: a process died.
     """
     with tempfile.TemporaryDirectory(prefix="beam-detect-clip-") as folder:
         try:
@@ -130,17 +175,19 @@ def annotate_clip(clip: Clip, drawing: Drawing, submit: Submit) -> list[str]:
             counts = [each.result() for each in made]
             segments = [path for path, count in zip(paths, counts, strict=True) if count]
             if not segments:
-                return [f"{clip.video}: no annotated video: none of its frames can be decoded"]
+                return [Note(clip.uri, clip.video, "no_frames", f"{_NONE}none of its frames can be decoded")]
             whole = Path(folder) / "clip.mp4"
             notes: list[str] = submit(_join, file, whole, segments, form, begin, drawing.span.end_s).result()
-        except (InputError, OSError) as error:
-            return [f"{clip.video}: no annotated video: {error}"]
+        except InputError as error:
+            return [Note(clip.uri, clip.video, error.code, f"{_NONE}{error}")]
+        except OSError as error:
+            return [Note(clip.uri, clip.video, "unreadable", f"{_NONE}{error}")]
         try:
             with open(whole, "rb") as made_file, storage.atomic_writer(storage.join(clip.root, clip.annotated)) as out:
                 shutil.copyfileobj(made_file, out, 1 << 20)
         except OSError as error:
             raise JobError(f"Cannot write the annotated video {clip.annotated}: {storage.reason(error)}.") from error
-    return [f"{clip.video}: {note}" for note in notes]
+    return [Note(clip.uri, clip.video, "sound", note) for note in notes]
 
 
 def _is_there(clip: Clip) -> bool:

@@ -45,6 +45,7 @@ _STAGES = {
     "model_open": "open the model",
     "plan_write": "write the plan",
     "detect": "detect",
+    "annotate": "draw on clips",
     "finalise": "write COCO files",
 }
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from beam_jobs import storage
 from beam_jobs.runs import layout
-from beam_jobs.runs.parts import FileRecord, read_table
+from beam_jobs.runs.parts import FileRecord, PartRecord, read_table
 from beam_jobs.runs.plan import read_part
 
 _CHUNK = 1 << 20
@@ -82,6 +82,8 @@ class ClipRows:
 
 def clips_of(root: str, part: int) -> Iterator[Clip]:
     """The clips of a committed part, in the order of the plan."""
+    if not PartRecord.read(root, part).counts.clips:
+        return
     videos = set(read_table(root, layout.part_table("images", part))["video"].to_pylist()) - {None}
     for one in read_part(root, part) if videos else ():
         name, uri = one.key.file_name, one.key.uri

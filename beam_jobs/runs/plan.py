@@ -245,7 +245,9 @@ def read_part(root: str, part: int) -> list[PlannedInput]:
     path = layout.plan_slice(part // PARTS_A_SLICE)
     data = storage.read_bytes(storage.join(root, path))
     try:
-        table = pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read_row_group(part % PARTS_A_SLICE, use_threads=False)
+        table = pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read_row_group(
+            part % PARTS_A_SLICE, use_threads=False
+        )
         return _planned(table)
     # Whatever Arrow makes of it (ArrowInvalid, OSError, IndexError …), or a column that is missing or of another kind.
     except Exception as error:
