@@ -1,5 +1,7 @@
 """Runs that track and draw clips, from the flags to `check`."""
 
+import json
+
 import pandas as pd
 
 from beam_jobs.cli.main import main
@@ -28,3 +30,22 @@ def test_a_clip_is_tracked_and_drawn(tmp_path):
     assert (detections["track_id"] == int(red["track_id"].iloc[0])).sum() == 36
     assert main(["detect", *words, "--overwrite"]) == 0
     assert Manifest.read(str(tmp_path / "out")).counts == manifest.counts
+
+
+def test_a_run_that_was_stopped_while_it_drew_goes_on_and_says_what_it_cannot_draw(tmp_path):
+    for name in ("a", "b", "c"):
+        make_clip(tmp_path / f"in/{name}.mp4", 12)
+    words = [f"--input={tmp_path}/in", f"--output={tmp_path}/out", FAKE, "--annotate"]
+    out = tmp_path / "out"
+    assert main(["detect", *words]) == 0
+    whole = {video.name: video.read_bytes() for video in (out / "annotated").iterdir()}
+    for path in ("run.json", "_SUCCESS", "annotated/b.mp4", "annotated/c.mp4"):
+        (out / path).unlink()
+    (tmp_path / "in/c.mp4").write_bytes(b"no clip any more")
+    assert main(["detect", *words, "--resume"]) == 0
+    assert list(check_run(str(out))) == []
+    del whole["c.mp4"]
+    assert {video.name: video.read_bytes() for video in (out / "annotated").iterdir()} == whole
+    lines = [json.loads(line) for file in (out / "log").iterdir() for line in file.read_text().splitlines()]
+    said = [(line["code"], line["input"]) for line in lines if line["stage"] == "annotate"]
+    assert said == [("changed", str(tmp_path / "in/c.mp4"))]
