@@ -25,6 +25,7 @@ from scripts._benchmark_agreement import agreement_line, compare
 from scripts._benchmark_contenders import Contender, Job, Run, contenders
 from scripts._benchmark_measuring import heading, say, spread, tree_pss
 from scripts._benchmark_pictures import make_pictures, write_list
+from scripts._benchmark_video import clip_lines, memory_lines
 
 #: Of these a contender's memory is looked at: it has grown to its size by then.
 MEMORY_PICTURES = 200
@@ -152,9 +153,13 @@ def benchmark(options: argparse.Namespace, work: Path) -> list[str]:
         for contender, of_it in zip(rivals[1:], runs[1:], strict=True):
             if of_it[0].found:
                 lines += [agreement_line(contender.name, compare(of_it[0].found, runs[0][0].found))]
+    if options.video is not None:
+        lines += ["", *clip_lines(job, work, options.video, max(1, options.rounds))]
     if options.memory is not None:
         say("measuring memory")
         lines += ["", *growth_table(job, options.memory or [1000, 20000], pictures, work, options.seed)]
+    if options.video_memory:
+        lines += ["", *memory_lines(job, work)]
     return lines
 
 
@@ -183,6 +188,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="N",
         help="also how the job grows, by its number of pictures (1000 20000)",
     )
+    parser.add_argument(
+        "--video", type=int, nargs="?", const=1000, metavar="N", help="also the rate over a clip of N frames (1000)"
+    )
+    parser.add_argument("--video_memory", action="store_true", help="also the memory for clips of 1 and 10 minutes")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the report there, too")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="beam-detect-benchmark-") as work:

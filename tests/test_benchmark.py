@@ -88,7 +88,8 @@ def test_tables_have_medians_and_ratios():
 def test_it_runs_and_both_find_the_same(tmp_path):
     saved_models.build_all(tmp_path)
     report = tmp_path / "report.md"
-    words = [f"--model={tmp_path / 'zoo'}", "--rounds=1", "--pictures=6", "--memory", "3", "6", f"--output={report}"]
+    words = [f"--model={tmp_path / 'zoo'}", "--rounds=1", "--pictures=6", "--video=8"]
+    words += ["--memory", "3", "6", f"--output={report}"]
     done = subprocess.run(
         [sys.executable, "-P", ROOT / "scripts/_benchmark.py", *words], capture_output=True, text=True, check=False
     )
@@ -102,6 +103,7 @@ def test_it_runs_and_both_find_the_same(tmp_path):
     ]
     assert any("detections in common, 0 only one of them has" in line for line in lines)
     assert any(line.startswith("| 6 | ") for line in lines)
+    assert sum(line.startswith(("| loop over the clip |", "| beam-detect, the clip |")) for line in lines) == 2
 
 
 def test_openings_are_compared_round_by_round():

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: Up to so many small pictures, one process is done before a second one has opened the detector.
 FEW_INPUTS, FEW_BYTES = 8, 32 << 20
+#: Small files of these names may still be much work.
+CLIP_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm")
 #: Runs among the inputs that are named.
 NAMED_RUNS = 3
 
@@ -224,5 +226,11 @@ def processes_for(options: argparse.Namespace, planner: Planner | Begun, *, loca
     if not local:
         return 0
     if planner.inputs <= FEW_INPUTS and planner.bytes <= FEW_BYTES:
-        return 1
+        clips = any(_seems_a_clip(one.key.uri, options.input_format) for one in planner)
+        return suitable_processes() if clips else 1
     return suitable_processes()
+
+
+def _seems_a_clip(uri: str, input_format: str) -> bool:
+    """Whether a file, by its name, has many pictures: none is opened only to know how many processes to start."""
+    return input_format == "video" or uri.lower().endswith(CLIP_SUFFIXES)
