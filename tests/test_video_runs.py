@@ -93,6 +93,14 @@ def test_one_range_and_two_and_seven_give_the_same_tables(tmp_path, factory):
     assert found[0] == found[1] == found[2]
 
 
+def test_many_clips_in_small_parts_add_up(tmp_path):
+    """Ranges wait for a free process while rows of others come back: their part is not complete before they are."""
+    for i in range(12):
+        make_clip(tmp_path / f"in/{i}.avi", 3)
+    counts = detect(tmp_path / "out", f"--input={tmp_path}/in", "--part_size=1", "--workers=1").counts
+    assert (counts.images, counts.clips) == (36, 12)
+
+
 @pytest.mark.parametrize(("factory", "code"), [("KillsAtFrame", "crashed"), ("HangsAtFrame", "timed_out")])
 def test_a_frame_that_is_fatal_costs_itself_only(tmp_path, factory, code):
     for name in ("a.mp4", "a.avi"):

@@ -104,8 +104,9 @@ class Feeder:
 
     def _submit_ranges(self) -> Iterator[PartRows]:
         while self._ranges and not self._gives_ranges:
-            part, work = self._ranges.popleft()
+            part, work = self._ranges[0]  # held until it is in flight: `holds` is asked meanwhile
             yield from self._submit(part, (work,))
+            self._ranges.popleft()
 
     def _open_containers(self) -> Iterator[PartRows]:
         while self._containers:
