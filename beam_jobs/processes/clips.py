@@ -29,6 +29,7 @@ from beam_jobs.imaging.video import HEAD_BYTES, ClipFile, demuxer_of, opened
 from beam_jobs.imaging.video_index import index_clip
 from beam_jobs.imaging.video_ranges import FrameChoice, FrameRange, frames_of
 from beam_jobs.imaging.video_writer import ClipFormat, join_segments, write_segment
+from beam_jobs.matching import is_stream
 from beam_jobs.processes.annotate import Annotation, drawn_on
 from beam_jobs.records import Detections
 from beam_jobs.runs.clips import Clip, ClipRows, clips_of
@@ -93,8 +94,11 @@ def annotate_clips(
         JobError: an output could not be written, or a process died.
     """
     clips = [clip for part in parts for clip in clips_of(root, part) if not _is_there(clip)]
+    live = [clip for clip in clips if is_stream(clip.uri, stated=True)]
+    clips = [clip for clip in clips if clip not in live]
+    refused = [f"{clip.video}: no annotated video: a live stream cannot be read again" for clip in live]
     if not clips:
-        return []
+        return refused
     context = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(processes, context, _start, (tuple(beam_args),)) as pool,
@@ -102,7 +106,7 @@ def annotate_clips(
     ):
         try:
             notes = drivers.map(lambda clip: annotate_clip(clip, drawing, pool.submit), clips)
-            return [note for of_clip in notes for note in of_clip]
+            return [*refused, *(note for of_clip in notes for note in of_clip)]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
