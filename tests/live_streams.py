@@ -26,12 +26,13 @@ class MjpegServer:
 
     Args:
         rate: frames a second.
+        stays: so many frames in a row show the same number.
         breaks: after so many frames of a connection it is cut; None for never.
         connections: it takes so many, and says 503 to later ones; None for any.
     """
 
-    def __init__(self, rate: float, breaks: int | None = None, connections: int | None = None) -> None:
-        self.rate, self.breaks, self.connections = rate, breaks, connections
+    def __init__(self, rate: float, breaks: int | None, connections: int | None, stays: int) -> None:
+        self.rate, self.breaks, self.connections, self.stays = rate, breaks, connections, stays
         self.opened: list[float] = []
         self.sent = 0
         self.stopped = threading.Event()
@@ -45,10 +46,10 @@ def _jpeg(number: int) -> bytes:
 
 @contextmanager
 def mjpeg_server(
-    rate: float, breaks: int | None = None, connections: int | None = None
+    rate: float, breaks: int | None = None, connections: int | None = None, stays: int = 1
 ) -> Iterator[tuple[str, MjpegServer]]:
     """Serves; gives the address, with a user, a password and a query, and what has happened."""
-    state = MjpegServer(rate, breaks, connections)
+    state = MjpegServer(rate, breaks, connections, stays)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -62,7 +63,7 @@ def mjpeg_server(
             sent = 0
             try:
                 while not state.stopped.wait(1 / state.rate) and sent != state.breaks:
-                    data = _jpeg(state.sent)
+                    data = _jpeg(state.sent // state.stays)
                     self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(data))
                     self.wfile.write(data + b"\r\n")
                     sent += 1

@@ -29,7 +29,6 @@ from tests.clips import number_of
 from tests.live_streams import mjpeg_server, udp_sender
 from tests.pictures import write_pictures
 
-
 ALL = FrameChoice()
 
 
@@ -110,7 +109,7 @@ def test_a_slow_detector_looks_at_new_frames_and_counts_those_it_dropped(tmp_pat
         sent = server.sent
     frames = sorted(pd.read_parquet(tmp_path / "out/images")["frame"])
     gaps = sum(after - before - 1 for before, after in pairwise(frames))
-    assert 3 <= len(frames) <= 8
+    assert 2 <= len(frames) <= 8
     assert gaps > 20
     assert gaps <= manifest.counts.dropped_frames <= sent
     assert f"{manifest.counts.dropped_frames:,} frames dropped" in capsys.readouterr().out
@@ -128,7 +127,7 @@ def test_mpeg_ts_over_udp_keeps_its_own_times():
 
 
 def test_frames_that_are_not_chosen_are_not_dropped():
-    with mjpeg_server(rate=40) as (address, _):
+    with mjpeg_server(rate=20) as (address, _):
         stream = live(address, FrameChoice(every=5), max_frames=4)
         frames = all_frames(stream)
     assert [frame.number for frame in frames] == [0, 5, 10, 15]
@@ -160,7 +159,7 @@ def test_a_stream_that_stays_away_keeps_its_frames_and_is_a_failure(tmp_path):
     assert 1 <= manifest.counts.images <= 5
     assert list(failures["code"]) == ["broken_off"]
     assert "could not be opened again for 0.5 s" in failures["message"][0]
-    assert failures["frame"][0] == 5
+    assert failures["frame"][0] in (4, 5)  # FFmpeg may wait for what follows the last picture
 
 
 def test_a_server_that_is_not_there_is_a_failure_beside_other_inputs(tmp_path):
@@ -185,14 +184,14 @@ def test_what_is_no_stream_and_what_is_not_there():
 
 
 def test_a_frame_that_kills_its_process_costs_some_frames_and_the_stream_goes_on(tmp_path):
-    with mjpeg_server(rate=30) as (address, _):
+    with mjpeg_server(rate=40, stays=2) as (address, _):
         manifest = detect(
-            tmp_path / "out", f"--input={address}", "--input_format=stream", "--max_frames=45", factory="KillsAtFrame"
+            tmp_path / "out", f"--input={address}", "--input_format=stream", "--max_frames=60", factory="KillsAtFrame"
         )
     counts = manifest.counts
     failures = pd.read_parquet(tmp_path / "out/failures")
     assert counts.failures.get("crashed") == 1
-    assert counts.images + counts.failed >= 30
+    assert (counts.inputs, counts.images) == (60, 59)
     images = pd.read_parquet(tmp_path / "out/images")
     assert images["frame"].min() > failures["frame"][0]  # of before, nothing was written down yet
     assert "went with it" in failures["message"][0]
