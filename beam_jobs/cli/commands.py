@@ -110,15 +110,17 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PATTERN",
-        help="a picture, a clip, a folder, or a glob with **; on any file system that Beam knows. May be repeated",
+        help="a picture, a clip, a folder, or a glob with **, on any file system that Beam knows; or a live stream."
+        " May be repeated",
     )
     inputs.add_argument("--input_list", metavar="FILE", help="a file with one path a line")
     inputs.add_argument("--root", metavar="DIR", help="file names are relative to this folder")
     inputs.add_argument(
         "--input_format",
-        choices=("auto", "image", "tfrecord", "video"),
+        choices=("auto", "image", "tfrecord", "video", "stream"),
         default="auto",
-        help="what the inputs are; auto looks at the first bytes of each (%(default)s)",
+        help="what the inputs are; auto looks at the first bytes of each (%(default)s). http(s):// is a live stream"
+        " with stream only; v4l2:/dev/video0, rtsp(s):// and udp:// always are",
     )
     inputs.add_argument(
         "--fps", type=values.rate, metavar="N", help="of clips, N frames a second (all; pictures are taken as they are)"
@@ -132,6 +134,19 @@ def _add_detect(detect: argparse.ArgumentParser) -> None:
     )
     inputs.add_argument("--end", type=values.moment, metavar="T", help="of clips, frames before this time")
     _switch(inputs, "keyframes_only", "of clips, only keyframes: few, and quick to decode")
+    inputs.add_argument(
+        "--max_frames", type=values.positive, metavar="N", help="of a live stream, end when N frames are done"
+    )
+    inputs.add_argument(
+        "--duration", type=values.seconds, metavar="S", help="of a live stream, end S seconds after its first frame"
+    )
+    inputs.add_argument(
+        "--reconnect_s",
+        type=values.seconds,
+        default=30.0,
+        metavar="S",
+        help="how long it is tried to open a live stream again that broke off (%(default)g)",
+    )
     inputs.add_argument("--image_ids", metavar="JSON", help="take image ids from this COCO file, by file name")
     inputs.add_argument(
         "--ground_truth",

@@ -27,13 +27,16 @@ from beam_jobs.cli.detect_begin import (
 )
 from beam_jobs.cli.detect_job import (
     check_evaluated,
+    check_goes_on,
     check_paths,
+    check_streams,
     evaluation_of,
     job_of,
     match_inputs,
     not_below,
     not_here,
     processes_for,
+    streams_of,
     truth_and_ids,
     warn_of_runs,
     with_form,
@@ -137,6 +140,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
                 say(f"{options.output} is complete: there is nothing left to do.")
                 say(summary(options.output, Manifest.read(root)))
                 return DONE
+            check_goes_on(options)
         earlier = None if begun else earlier_run(options, root)
         if earlier:
             check_since(options, earlier, job, leave_out=KNOWN_LATER)
@@ -185,7 +189,8 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         evaluate_here = truth is not None and not options.no_wait
         with stages.time("plan_write"):
             keep_others_out(stack, root, options.output)
-            interrupt.left_behind.append(f"--resume goes on with it; --overwrite starts {options.output} afresh.")
+            again = "A live stream cannot be resumed" if streams_of(options) else "--resume goes on with it"
+            interrupt.left_behind.append(f"{again}; --overwrite starts {options.output} afresh.")
             if isinstance(planned, Begun):
                 check_same(options, planned, job)
                 sweep(root)
@@ -244,6 +249,7 @@ def _check_flags(options: argparse.Namespace, *, local: bool) -> None:
         raise UsageError("--no_wait: the local engine ends with this program. Leave it out, or name a --runner.")
     if options.profile and not local:
         raise UsageError("--profile: only the local engine can tell; leave --runner out.")
+    check_streams(options, local=local)
     if options.resume and (options.overwrite or options.dry_run):
         other = "--overwrite" if options.overwrite else "--dry_run"
         raise UsageError(f"--resume goes on with what is there, {other} does not: leave one of them out.")
@@ -264,7 +270,9 @@ def _check_flags(options: argparse.Namespace, *, local: bool) -> None:
     if chosen and options.input_format in ("image", "tfrecord"):
         raise UsageError(f"{chosen[0]} is for clips: leave it out with --input_format {options.input_format}.")
     if options.start is not None and options.end is not None and options.start >= options.end:
-        raise UsageError("--start must be before --end.")
+        raise UsageError(f"--start must be before --end; they are {options.start:g} and {options.end:g} seconds.")
+    if options.end == 0:
+        raise UsageError("--end 0: no frame is before that time; give the seconds at which to end, or leave it out.")
     if (options.annotate_frames or options.annotate_every) and not options.annotate:
         raise UsageError("--annotate_frames and --annotate_every say which frames are drawn: give --annotate as well.")
     if options.tile_overlap is not None and not options.tile:

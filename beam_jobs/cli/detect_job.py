@@ -21,6 +21,7 @@ from beam_jobs.errors import UsageError
 from beam_jobs.formats.coco_ids import CocoImage, ImageIds, load_image_ids
 from beam_jobs.formats.evaluated import GroundTruth, IouType
 from beam_jobs.imaging.video_ranges import FrameChoice
+from beam_jobs.imaging.video_stream import StreamLimits
 from beam_jobs.matching import Found
 from beam_jobs.pipelines import DetectJob
 from beam_jobs.processes.annotate import Annotation
@@ -31,6 +32,7 @@ from beam_jobs.runs import layout
 from beam_jobs.runs.plan import PlannedInput, Planner
 from beam_jobs.runs.resume import Begun
 from beam_jobs.tracking.tracker import Tracking
+from beam_jobs.words import shown_url
 
 if TYPE_CHECKING:
     from beam_jobs.cli.evaluate import Request
@@ -85,6 +87,8 @@ def job_of(options: argparse.Namespace, root: str) -> DetectJob:
         max_bytes=options.max_bytes,
         max_seconds=options.max_seconds,
         max_memory=(options.max_memory_mb or 0) << 20,
+        streams=matching.named_streams(streams_of(options)),
+        stream_limits=StreamLimits(options.max_frames, options.duration, options.reconnect_s),
     )
     return DetectJob(spec, settings, options.part_size, options.limit, dedupe=options.dedupe)
 
@@ -153,7 +157,59 @@ def match_inputs(options: argparse.Namespace) -> matching.Matches:
         return matching.match_list(options.input_list, root=options.root)
     if not options.input:
         raise UsageError("No input: give --input PATTERN, or --input_list FILE.")
-    return matching.match(options.input, root=options.root, run_mark=layout.PLAN)
+    streams = streams_of(options)
+    patterns = [pattern for pattern in options.input if pattern not in streams]
+    names = matching.named_streams(streams)
+    return matching.match(patterns, root=options.root, run_mark=layout.PLAN, streams=names)
+
+
+def streams_of(options: argparse.Namespace) -> list[str]:
+    """The addresses of the live streams among the inputs, with all that is secret in them."""
+    return [one for one in options.input if matching.is_stream(one, stated=options.input_format == "stream")]
+
+
+def check_streams(options: argparse.Namespace, *, local: bool) -> None:
+    """Refuses what cannot be done with live streams, and what is for them alone.
+
+    Raises:
+        UsageError: it names the flag.
+    """
+    streams = streams_of(options)
+    limits = [f"--{name}" for name in ("max_frames", "duration") if getattr(options, name)]
+    if options.input_format == "stream" and (options.input_list or len(streams) < len(options.input)):
+        raise UsageError(
+            "--input_format stream: every input must be a live stream, given as --input v4l2:/dev/…, rtsp://…,"
+            " rtsps://…, udp://… or http(s)://…"
+        )
+    if not streams:
+        if limits:
+            raise UsageError(f"{limits[0]} is for live streams, and no input is one (http: --input_format stream).")
+        return
+    name = f"--input {shown_url(streams[0])}"
+    if not local:
+        raise UsageError(f"{name}: live streams are read on this machine only. Leave --runner out.")
+    if options.input_format not in ("auto", "stream"):
+        raise UsageError(f"{name} is a live stream: leave --input_format {options.input_format} out.")
+    if not limits:
+        raise UsageError(f"{name} is a live stream, which has no end: give --max_frames N or --duration SECONDS.")
+    if options.dedupe or options.since:
+        flag = "--dedupe" if options.dedupe else "--since"
+        raise UsageError(f"{flag} compares files, and {name} is a live stream: leave one of them out.")
+    if options.start is not None or options.end is not None:
+        raise UsageError(f"--start and --end are for clips; of {name}, a live stream, --duration says how much.")
+
+
+def check_goes_on(options: argparse.Namespace) -> None:
+    """Refuses to go on with a run that has live streams.
+
+    Raises:
+        UsageError: it says why.
+    """
+    if streams_of(options):
+        raise UsageError(
+            f"--resume: {options.output} was to have a live stream, which cannot be read again: what was not committed"
+            " is lost. --overwrite begins afresh."
+        )
 
 
 def warn_of_runs(matches: matching.Matches) -> None:
@@ -201,8 +257,8 @@ def request_of(options: argparse.Namespace) -> dict[str, Any]:
     """What a run is asked for beside its job, as plain JSON: the same for the same words, wherever they are said."""
 
     def place(path: str | None) -> str | None:
-        if path is None or storage.is_remote(path):
-            return path
+        if path is None or storage.is_remote(path) or matching.is_stream(path):
+            return path and shown_url(path)
         return storage.display_name(os.path.abspath(path))
 
     return {
@@ -225,10 +281,13 @@ def processes_for(options: argparse.Namespace, planner: Planner | Begun, *, loca
         return int(options.workers)
     if not local:
         return 0
-    if planner.inputs <= FEW_INPUTS and planner.bytes <= FEW_BYTES:
+    streams = len(streams_of(options))  # each has a process to itself as long as it is read
+    if planner.inputs == streams:
+        return streams
+    if not streams and planner.inputs <= FEW_INPUTS and planner.bytes <= FEW_BYTES:
         clips = any(_seems_a_clip(one.key.uri, options.input_format) for one in planner)
         return suitable_processes() if clips else 1
-    return suitable_processes()
+    return suitable_processes() + streams
 
 
 def _seems_a_clip(uri: str, input_format: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from beam_jobs.detectors.download import shown
+from beam_jobs.words import shown_url
 
 HIDDEN = "***"
 _SECRET = re.compile(r"--\w*(access_key|secret|token|password|credential)\w*", re.IGNORECASE)
@@ -27,5 +27,5 @@ def _redacted(words: Sequence[str]) -> Iterator[str]:
             yield f"{flag}={HIDDEN}" if equals else flag
             is_value = not equals
         else:
-            yield f"{flag}={shown(value)}" if equals and flag.startswith("--") else shown(word)
+            yield f"{flag}={shown_url(value)}" if equals and flag.startswith("--") else shown_url(word)
             is_value = False

@@ -135,9 +135,11 @@ def _inputs(manifest: Manifest) -> str:
     counts, inputs = manifest.counts, manifest.inputs
     words = [f"{counts.inputs:,}"]
     if counts.containers:
-        kinds = (("TFRecord files", counts.tfrecord_files), ("clips", counts.clips))
+        kinds = (("TFRecord files", counts.tfrecord_files), ("clips", counts.clips), ("live streams", counts.streams))
         shown = ", ".join(f"{kind}: {number:,}" for kind, number in kinds if number)
         words.append(f"{counted(inputs.planned, 'file')}, of which {shown}")
+    if counts.dropped_frames:
+        words.append(f"{counted(counts.dropped_frames, 'frame')} dropped: they came while others were looked at")
     if counts.sequential_clips:
         words.append(f"{counted(counts.sequential_clips, 'clip')} decoded in one go: its frames are not known before")
     for number, text in (

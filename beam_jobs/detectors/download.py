@@ -22,6 +22,8 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from beam_jobs.words import shown_url, without_user
+
 #: Takes how many bytes have arrived, and how many there will be, if that is known.
 Watch = Callable[[int, int | None], None]
 
@@ -86,14 +88,6 @@ def is_http(url: str) -> bool:
     return re.match(r"https?://", url, re.IGNORECASE) is not None
 
 
-def shown(url: str) -> str:
-    """The address without what may be secret in it: user, password, and a signed address's query."""
-    if not is_http(url):
-        return url
-    place, *query = _without_user(url).split("?", 1)
-    return place + "?…" * len(query)
-
-
 def download(url: str, part: Path, watch: Watch) -> str:
     """Downloads to the file `part`, going on with what an earlier try left there.
 
@@ -114,7 +108,7 @@ def download(url: str, part: Path, watch: Watch) -> str:
             failures = 0 if have > most else failures + 1
             most = max(most, have)
             if failures > error.pauses:
-                raise DownloadError(f"{shown(url)} cannot be downloaded: {error}") from error
+                raise DownloadError(f"{shown_url(url)} cannot be downloaded: {error}") from error
             time.sleep(PAUSES[max(failures - 1, 0)])
 
 
@@ -148,7 +142,9 @@ def _try(url: str, part: Path, watch: Watch) -> str:
             discard(part)
             raise _TryAgainError(f"the server gave another part of the file than was asked for (HTTP {answer.status})")
         if size is not None and size > MAX_BYTES:
-            raise DownloadError(f"{shown(url)} has {size:,} bytes, more than the {MAX_BYTES:,} that a model may have")
+            raise DownloadError(
+                f"{shown_url(url)} has {size:,} bytes, more than the {MAX_BYTES:,} that a model may have"
+            )
         have = _receive(url, answer, part, start, size, watch)
     if size is not None and have != size:
         raise _TryAgainError(f"it ends after {have:,} of the {size:,} bytes that the server announced")
@@ -191,7 +187,7 @@ def _receive(url: str, answer: Any, part: Path, start: int, size: int | None, wa
                 return have
             have += len(data)
             if have > MAX_BYTES:
-                raise DownloadError(f"{shown(url)} has more than the {MAX_BYTES:,} bytes that a model may have")
+                raise DownloadError(f"{shown_url(url)} has more than the {MAX_BYTES:,} bytes that a model may have")
             file.write(data)
             file.flush()  # what a killed process has, the next one need not fetch
 
@@ -200,7 +196,7 @@ def _open(url: str, method: str, headers: Mapping[str, str]) -> Any:
     # identity: a proxy must not compress what is resumed by bytes.
     ours = {"User-Agent": "beam-detect", "Accept-Encoding": "identity", **headers}
     try:
-        request = urllib.request.Request(_without_user(url), headers=ours, method=method)
+        request = urllib.request.Request(without_user(url), headers=ours, method=method)
         if user := urlsplit(url).netloc.rpartition("@")[0]:
             secret = base64.b64encode(unquote(user).encode()).decode()
             request.add_unredirected_header("Authorization", f"Basic {secret}")
@@ -209,26 +205,22 @@ def _open(url: str, method: str, headers: Mapping[str, str]) -> Any:
         with error:
             reason = f"HTTP {error.code} {error.reason}".strip()
             if error.code in _GONE:
-                raise NotThereError(f"{shown(url)} is not there ({reason})") from error
+                raise NotThereError(f"{shown_url(url)} is not there ({reason})") from error
             if error.code in _TRY_AGAIN or error.code >= 500:
                 raise _TryAgainError(f"the server says {reason}") from error
             if error.code == 416 and headers:  # the file has become shorter
                 raise _TryAgainError(f"the server says {reason}") from error
-            raise DownloadError(f"{shown(url)} cannot be downloaded: the server says {reason}") from error
+            raise DownloadError(f"{shown_url(url)} cannot be downloaded: the server says {reason}") from error
     except urllib.error.URLError as error:
         cause = error.reason
         if isinstance(cause, ssl.SSLCertVerificationError):
-            raise DownloadError(f"{shown(url)} cannot be trusted: {cause.verify_message}") from error
+            raise DownloadError(f"{shown_url(url)} cannot be trusted: {cause.verify_message}") from error
         reason = _reason(cause) if isinstance(cause, Exception) else str(cause)
         raise _TryAgainError(reason, CONNECTING_PAUSES) from error
     except (ValueError, http.client.InvalidURL) as error:
-        raise DownloadError(f"{shown(url)} is no address: {error}") from error
+        raise DownloadError(f"{shown_url(url)} is no address: {error}") from error
     except (OSError, http.client.HTTPException) as error:  # while it waited for the answer
         raise _TryAgainError(_reason(error)) from error
-
-
-def _without_user(url: str) -> str:
-    return re.sub(r"^(\w+://)[^/?#]*@", r"\1", url)
 
 
 def _reason(error: Exception) -> str:

@@ -18,10 +18,11 @@ from beam_jobs import storage
 from beam_jobs.detectors import archive, cache, download, transfer, zoo
 from beam_jobs.detectors.base import Origin
 from beam_jobs.detectors.cache import Report
-from beam_jobs.detectors.download import DownloadError, NotThereError, Watch, shown
+from beam_jobs.detectors.download import DownloadError, NotThereError, Watch
 from beam_jobs.detectors.pins import Pin, lock_path, read_pin, write_pin
 from beam_jobs.detectors.sources import MIRROR, Source
 from beam_jobs.errors import UsageError
+from beam_jobs.words import shown_url
 
 # Of the layout of an entry: raise it when that changes.
 _RECIPE = "fetched 1"
@@ -109,7 +110,7 @@ def fetch_again(origin: Origin, report: Report) -> Path:
     Raises:
         UsageError: as `fetch`.
     """
-    source = Source(origin.name, origin.entry, origin.urls, is_fixed=True, given=shown(origin.urls[0]))
+    source = Source(origin.name, origin.entry, origin.urls, is_fixed=True, given=shown_url(origin.urls[0]))
     remedy = "It has changed since the job was started: start the job again."
     expected = _Expected(origin.archive_sha256, origin.contents_sha256, "the job was started with", remedy)
     return _ensure(source, expected, report, nobody, "")
@@ -154,7 +155,7 @@ def _build(folder: Path, source: Source, expected: _Expected, report: Report, wa
     tree.mkdir()
     part = folder.parent / f".{source.entry}.part"
     arrived = _bring_first(source, part, tree, report, watch)
-    where = shown(arrived.url)
+    where = shown_url(arrived.url)
     archive_sha256 = None
     if arrived.is_file:
         try:
@@ -178,7 +179,7 @@ def _bring_first(source: Source, part: Path, tree: Path, report: Report, watch: 
     missing: list[str] = []
     for url in source.urls:
         if not missing:
-            report(f"fetching {source.name} from {shown(url)} …")
+            report(f"fetching {source.name} from {shown_url(url)} …")
         try:
             return transfer.bring(url, part, tree, watch)
         except NotThereError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from beam_jobs import storage
 from beam_jobs.detectors import download, zoo
+from beam_jobs.words import shown_url
 
 #: Names another server or folder that the zoo's models are fetched from: DATE/NAME.tar.gz, or a folder DATE/NAME.
 MIRROR = "BEAM_DETECT_MODEL_MIRROR"
@@ -49,7 +50,7 @@ def find(model: str) -> Source | None:
     last = _ENDING.sub("", re.split(r"[?#]", url)[0].rpartition("/")[2])
     name = re.sub(r"[^\w.-]", "_", last, flags=re.ASCII).lstrip(".")[:100] or "model"
     entry = f"{name}-{hashlib.sha256(url.encode(errors='surrogateescape')).hexdigest()[:10]}"
-    return Source(name, entry, (url,), is_fixed=False, given=download.shown(model))
+    return Source(name, entry, (url,), is_fixed=False, given=shown_url(model))
 
 
 def _zoo_urls(model: zoo.ZooModel) -> tuple[str, ...]:

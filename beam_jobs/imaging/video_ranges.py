@@ -305,7 +305,7 @@ def _listed(part: FrameRange, listed: Listed, at_work: AtWork, max_pixels: int) 
             done += 1
         if wanted[done] == number:
             told()
-            yield _taken(number, float(listed.pts[at]) * part.tick_s, shown, max_pixels)
+            yield taken(number, float(listed.pts[at]) * part.tick_s, shown, max_pixels)
             done += 1
         number += 1
         why = ""
@@ -343,7 +343,7 @@ def _counted(part: FrameRange, at_work: AtWork, max_pixels: int) -> Iterator[Fra
                 error = InputError("decode", "corrupt", f"The decoder gave no picture ({shown.error}).")
                 yield Frame(number, time_s, error)
             else:
-                yield _taken(number, time_s, shown, max_pixels)
+                yield taken(number, time_s, shown, max_pixels)
         number += 1
         if part.end is not None and number >= part.end:
             return
@@ -355,7 +355,8 @@ def _counted(part: FrameRange, at_work: AtWork, max_pixels: int) -> Iterator[Fra
         yield end_of(replace(part, begin=max(number, part.begin)), part.cut)
 
 
-def _taken(number: int, time_s: float, shown: Shown, max_pixels: int) -> Frame:
+def taken(number: int, time_s: float, shown: Shown, max_pixels: int) -> Frame:
+    """A frame that has left the decoder, as a picture if it can be one."""
     assert shown.frame is not None
     frame = shown.frame
     encoded = shown.encoded or Encoded(0, "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from beam_jobs import storage
@@ -16,9 +16,11 @@ from beam_jobs.errors import UsageError
 from beam_jobs.matching.local import LocalPattern
 from beam_jobs.matching.pattern import Pattern, Tally
 from beam_jobs.matching.remote import RemotePattern
+from beam_jobs.matching.streams import is_stream, named_streams
 from beam_jobs.storage import display_name
+from beam_jobs.words import shown_url
 
-__all__ = ["Found", "Matches", "display_name", "match", "match_list"]
+__all__ = ["Found", "Matches", "display_name", "is_stream", "match", "match_list", "named_streams"]
 
 #: No path is as long; what has such a line is not a list of paths.
 _MAX_LINE = 1 << 16
@@ -74,7 +76,9 @@ class Matches(ABC):
     def __iter__(self) -> Iterator[Found]: ...
 
 
-def match(patterns: Sequence[str], *, root: str | None = None, run_mark: str = "") -> Matches:
+def match(
+    patterns: Sequence[str], *, root: str | None = None, run_mark: str = "", streams: Iterable[str] = ()
+) -> Matches:
     """The files that the patterns stand for.
 
     A pattern is a file, a folder (every regular file below it, links to folders not followed) or a glob of files. What
@@ -86,14 +90,17 @@ def match(patterns: Sequence[str], *, root: str | None = None, run_mark: str = "
             its folder), or the deepest such folder that several patterns have in common.
         run_mark: the path, in the folder of a run, of a file that tells that it is one. What lies in such a folder
             below an input is left out: it is what was found, not what is to be looked at. Empty: nothing is.
+        streams: names of live streams, which are inputs as they are.
 
     Raises:
         UsageError: a pattern is nothing that exists, or cannot be looked at. While iterating: see `Matches`.
     """
-    if not patterns:
+    named = list(streams)
+    if not patterns and not named:
         raise UsageError("no input was given: name a file, a folder or a pattern")
     made: list[Pattern] = [(RemotePattern if storage.is_remote(p) else LocalPattern)(p, run_mark) for p in patterns]
-    return _PatternMatches(made, _namer(_top(root) if root is not None else _common([p.base for p in made]), root))
+    top = _top(root) if root is not None else _common([p.base for p in made]) if made else None
+    return _PatternMatches(made, _namer(top, root), named)
 
 
 def match_list(path: str, *, root: str | None = None) -> Matches:
@@ -107,13 +114,16 @@ def match_list(path: str, *, root: str | None = None) -> Matches:
 
 
 class _PatternMatches(Matches):
-    def __init__(self, patterns: Sequence[Pattern], name_of: Callable[[str], str]) -> None:
+    def __init__(self, patterns: Sequence[Pattern], name_of: Callable[[str], str], streams: Sequence[str]) -> None:
         super().__init__()
         self._patterns = patterns
         self._name_of = name_of
+        self._streams = streams
 
     def __iter__(self) -> Iterator[Found]:
         self._tally = Tally()
+        for name in self._streams:
+            yield Found(name, name, None, None)
         for pattern in self._patterns:
             before = self._tally.skipped
             found = None
@@ -136,6 +146,8 @@ class _ListMatches(Matches):
         empty = True
         for line in self._lines():
             empty = False
+            if is_stream(line):
+                raise UsageError(f"the list names the live stream {shown_url(line)}: streams are given as --input")
             if storage.is_remote(line):
                 uri, size, mtime_ns = line, None, None
             else:

@@ -30,6 +30,7 @@ from beam_jobs.imaging.video import HEAD_BYTES, ClipFile, demuxer_of, opened
 from beam_jobs.imaging.video_index import index_clip
 from beam_jobs.imaging.video_ranges import FrameChoice, FrameRange, frames_of
 from beam_jobs.imaging.video_writer import ClipFormat, join_segments, write_segment
+from beam_jobs.matching import is_stream
 from beam_jobs.processes.annotate import Annotation, drawn_on
 from beam_jobs.records import Detections
 from beam_jobs.runs.clips import Clip, ClipRows, clips_of
@@ -91,6 +92,8 @@ class Note:
 _NONE = "no annotated video: "
 #: The code of a clip that killed the process that drew it.
 CRASHED = "crashed"
+#: That of a stream, of which no frame is there any more.
+LIVE = "live_stream"
 _CRASHED_MESSAGE = f"{_NONE}the process that drew it died"
 
 #: Runs a function on arguments, here or elsewhere.
@@ -115,9 +118,9 @@ def annotate_clips(
         JobError: an output could not be written.
     """
     clips = [clip for part in parts for clip in clips_of(root, part) if not _is_there(clip)]
-    if not clips:
-        return []
-    notes: list[Note] = []
+    live = [clip for clip in clips if is_stream(clip.uri, stated=True)]
+    notes = [Note(clip.uri, clip.video, LIVE, f"{_NONE}a live stream cannot be read again") for clip in live]
+    clips = [clip for clip in clips if clip not in live]
     while clips:
         more, broken = _side_by_side(clips, drawing, processes, beam_args)
         notes += more

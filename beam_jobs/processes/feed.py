@@ -66,7 +66,7 @@ class Feeder:
 
     def put(self, part: int, group: Sequence[Work]) -> Iterator[PartRows]:
         """Takes a group; yields rows that are ready. Waits while too much is in flight."""
-        if self._all_records and not any(work.frames for work in group):
+        if self._all_records and not any(work.is_frames for work in group):
             self._containers.extend((part, work) for work in group)
         else:
             yield from self._submit(part, group)

@@ -24,6 +24,7 @@ from beam_jobs.imaging.decode import MAX_PIXELS, Decoded, decode
 from beam_jobs.imaging.video import ClipFile
 from beam_jobs.imaging.video_index import index_clip
 from beam_jobs.imaging.video_ranges import Frame, FrameChoice, FrameRange, frames_of
+from beam_jobs.imaging.video_stream import LiveStream, Progress, StreamLimits
 from beam_jobs.processes.annotate import Annotation, annotated
 from beam_jobs.processes.calls import Answer, Caller, Starting, batch_pixels
 from beam_jobs.processes.reading import Content, ReadAhead, read_clip, read_picture, why_unreadable
@@ -35,7 +36,7 @@ from beam_jobs.runs.ids import proposed_id
 from beam_jobs.storage import display_name
 from beam_jobs.tracking.tracker import Tracking
 
-InputFormat = Literal["auto", "image", "tfrecord", "video"]
+InputFormat = Literal["auto", "image", "tfrecord", "video", "stream"]
 
 #: Decoded pixels that a process may hold, 3 bytes each, while it waits for pictures to share a call with; the last
 #: picture comes on top. 24 pictures of 4 megapixels, or 312 of 640×480.
@@ -66,6 +67,8 @@ class PictureSettings:
         tracking: how the objects of a clip are tracked, when all its frames are done; None for not at all.
         frames: which frames of clips are looked at.
         range_frames: how long the ranges of clips are, see `RANGE_FRAMES`.
+        streams: the addresses of the inputs that are live streams, by their `uri`, which does not have what is secret.
+        stream_limits: when these are at their ends.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -82,6 +85,8 @@ class PictureSettings:
     tracking: Tracking | None = None
     frames: FrameChoice = field(default_factory=FrameChoice)
     range_frames: int = RANGE_FRAMES
+    streams: Mapping[str, str] = field(default_factory=dict, repr=False)
+    stream_limits: StreamLimits = field(default_factory=StreamLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,7 @@ class Work:
         data: a record's bytes (a tf.Example); None for a file, which the process reads itself.
         twins: other files with the same content: what becomes of this one becomes of them.
         frames: those of a clip, which are a group of their own; None for pictures.
+        stream: how far a live stream is, which is a group of its own; None for anything else.
     """
 
     key: ImageKey
@@ -101,6 +107,12 @@ class Work:
     data: bytes | None = None
     twins: tuple[Work, ...] = ()
     frames: FrameRange | None = None
+    stream: Progress | None = None
+
+    @property
+    def is_frames(self) -> bool:
+        """Whether it is a group of its own, in which positions are the numbers of frames."""
+        return self.frames is not None or self.stream is not None
 
     @property
     def place(self) -> Place:
@@ -146,7 +158,8 @@ class Reply:
     Args:
         rows: encoded, for `Rows.of`.
         containers: those that turned out to be TFRecord files: nothing has been read of them yet.
-        ranges: of those that turned out to be clips, the frames that are to be done.
+        ranges: of those that turned out to be clips or streams, the frames that are to be done.
+        rest: of a stream, what the same process has to go on with.
         tally: the counts of these rows.
         cpu_s: CPU seconds of the process, by `SPENT_STEPS`.
         peak_rss: the most memory that the process has held so far, in bytes.
@@ -156,6 +169,7 @@ class Reply:
     containers: tuple[Work, ...]
     tally: Tally
     ranges: tuple[Work, ...] = ()
+    rest: Work | None = None
     cpu_s: Mapping[str, float] = field(default_factory=dict)
     peak_rss: int = 0
 
@@ -197,6 +211,8 @@ class PictureWorker:
         self._load_ms = load_ms
         self._image_ids: ImageIds | None = None
         self._cpu = CpuClock()
+        #: The stream that is being read, if one is.
+        self._stream: LiveStream | None = None
 
     @property
     def shares_calls(self) -> bool:
@@ -216,6 +232,9 @@ class PictureWorker:
         if len(group) == 1 and (frames := group[0].frames) is not None:
             self._run_frames(group[0], frames, starting, rows, tally)
             return self._reply(rows, tally)
+        if len(group) == 1 and (progress := group[0].stream) is not None:
+            rest = self._run_stream(group[0], progress, starting, rows, tally)
+            return self._reply(rows, tally, rest=rest)
         containers: list[Work] = []
         ranges: list[Work] = []
         held: list[_Held] = []
@@ -225,6 +244,8 @@ class PictureWorker:
                 one = self._prepare(i, work, files, rows, tally)
                 if isinstance(one, Work):
                     containers.extend((one, *one.twins))
+                elif isinstance(one, Progress):
+                    ranges.append(replace(work, stream=one))
                 elif isinstance(one, ClipFile):
                     ranges += self._ranges(work, one, lambda at=i: starting((at,)), rows, tally)  # type: ignore[misc]
                 elif one is not None:
@@ -238,13 +259,20 @@ class PictureWorker:
         return self._reply(rows, tally, containers, ranges)
 
     def _reply(
-        self, rows: RowsBuilder, tally: Tally, containers: Sequence[Work] = (), ranges: Sequence[Work] = ()
+        self,
+        rows: RowsBuilder,
+        tally: Tally,
+        containers: Sequence[Work] = (),
+        ranges: Sequence[Work] = (),
+        rest: Work | None = None,
     ) -> Reply:
         encoded = rows.encode()
         self._cpu.lap("rows")
-        return Reply(encoded, tuple(containers), tally, tuple(ranges), self._cpu.take(), peak_rss())
+        return Reply(encoded, tuple(containers), tally, tuple(ranges), rest, self._cpu.take(), peak_rss())
 
     def _read(self, uri: str) -> Content:
+        if uri in self._settings.streams:
+            return Progress()
         if self._settings.input_format == "video":
             return read_clip(uri)
         auto = self._settings.input_format == "auto"
@@ -281,17 +309,7 @@ class PictureWorker:
         def take(frame: Frame) -> None:
             nonlocal done, last
             done, last = done + 1, frame.number
-            key = self._frame_key(work.key, frame)
-            one = replace(work, key=key, frames=None)
-            picture = frame.picture
-            if isinstance(picture, InputError):
-                refuse(one, key.file_name, picture, rows, tally)
-                return
-            clock.lap("decode")
-            clock.laps["read"] = 0.0  # it is part of decoding
-            size = (picture.width, picture.height)
-            facts = ImageFacts(*size, picture.format, picture.exif_orientation, *frame.encoded)
-            held.append(_Held(frame.number, one, key, picture, facts, clock))
+            held.extend(self._frame(work, frame, clock, rows, tally))
 
         try:
             for frame in frames_of(part, lambda number: starting((number,)), self._settings.max_pixels):
@@ -308,6 +326,48 @@ class PictureWorker:
         self._finish(held, starting, rows, tally)
         rows.span(work.input, part.begin, part.end, done)
 
+    def _frame(self, work: Work, frame: Frame, clock: _Clock, rows: RowsBuilder, tally: Tally) -> list[_Held]:
+        """A frame that waits for its call; none if it is refused, as the rows say."""
+        key = self._frame_key(work.key, frame)
+        one = replace(work, key=key, frames=None, stream=None)
+        picture = frame.picture
+        if isinstance(picture, InputError):
+            refuse(one, key.file_name, picture, rows, tally)
+            return []
+        clock.lap("decode")
+        clock.laps["read"] = 0.0  # it is part of decoding
+        size = (picture.width, picture.height)
+        facts = ImageFacts(*size, picture.format, picture.exif_orientation, *frame.encoded)
+        return [_Held(frame.number, one, key, picture, facts, clock)]
+
+    def _run_stream(
+        self, work: Work, progress: Progress, starting: Starting, rows: RowsBuilder, tally: Tally
+    ) -> Work | None:
+        """Does the next frames of a stream, each as it comes; returns what is left of it."""
+        settings, uri = self._settings, work.key.uri
+        stream = self._stream
+        if stream is None:
+            stream = LiveStream(
+                settings.streams[uri], settings.stream_limits, settings.frames, settings.max_pixels, progress
+            )
+        done, last = 0, progress.number - 1
+        self._cpu.lap("rows")
+        clock = _Clock()
+        for frame in stream.segment(lambda number: starting((number,))):
+            self._cpu.lap("decode")
+            done, last = done + 1, frame.number
+            if isinstance(frame.picture, InputError) and not stream.begun:
+                refuse(replace(work, stream=None), work.name, frame.picture, rows, tally)
+            else:
+                self._finish(self._frame(work, frame, clock, rows, tally), starting, rows, tally)
+            clock = _Clock()
+        rows.dropped_frames(stream.take_dropped())
+        if progress.number == 0:
+            rows.stream()
+        self._stream = None if stream.at_end else stream
+        rows.span(work.input, progress.number, None if stream.at_end else last + 1, done)
+        return None if stream.at_end else replace(work, stream=replace(stream.progress, number=last + 1))
+
     def _frame_key(self, clip: ImageKey, frame: Frame) -> ImageKey:
         name = frame_name(clip.file_name, frame.number)
         proposal = proposed_id(name, frame.number, self._known_ids(), clip.file_name)
@@ -322,10 +382,10 @@ class PictureWorker:
 
     def _prepare(
         self, position: int, work: Work, files: ReadAhead, rows: RowsBuilder, tally: Tally
-    ) -> _Held | Work | ClipFile | None:
+    ) -> _Held | Work | ClipFile | Progress | None:
         """Takes the bytes of a picture and decodes it.
 
-        A TFRecord file comes back as it is, a clip as what it is; None: it is refused, as the rows say.
+        A TFRecord file comes back as it is, a clip or a stream as what it is; None: it is refused, as the rows say.
         """
         key = replace(work.key, file_name=work.name)
         clock = _Clock()
@@ -335,7 +395,7 @@ class PictureWorker:
                 data = files.take()
                 if data is None:
                     return work
-                if isinstance(data, ClipFile):
+                if isinstance(data, ClipFile | Progress):
                     return data
             else:
                 record = tf_example.parse_image(work.data)
@@ -451,6 +511,17 @@ def refuse_frames(
         refuse(replace(work, key=key, frames=None), name, why, rows, tally, attempts if why is error else 1)
         done += 1
     rows.span(work.input, part.begin, part.end, done)
+
+
+def refuse_stream(work: Work, at: int, error: InputError, rows: RowsBuilder, tally: Tally, begin: int) -> None:
+    """Writes down that frames of a stream from `begin` to `at` gave no result: it is read once."""
+    name = frame_name(work.key.file_name, at)
+    key = replace(work.key, file_name=name, frame=at, video=work.key.file_name)
+    if at > begin:
+        said = f"{error.message} A stream cannot be read again: the frames from number {begin} on went with it."
+        error = InputError(error.stage, error.code, said)
+    refuse(replace(work, key=key, stream=None), name, error, rows, tally)
+    rows.span(work.input, begin, at + 1, 1)
 
 
 def _refusal(error: InputError | OSError) -> InputError:

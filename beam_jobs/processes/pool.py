@@ -16,10 +16,20 @@ from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
 from beam_jobs.errors import InputError, JobError
 from beam_jobs.formats.rows import RowsBuilder
 from beam_jobs.imaging.video_ranges import FrameRange
+from beam_jobs.imaging.video_stream import Progress
 from beam_jobs.processes.detector_process import DetectorProcess, LostError
 from beam_jobs.processes.gpus import GPU_VARIABLE, visible_gpus
 from beam_jobs.processes.messages import Setup
-from beam_jobs.processes.picture import SHARING_FRAMES, PictureSettings, Reply, Tally, Work, refuse, refuse_frames
+from beam_jobs.processes.picture import (
+    SHARING_FRAMES,
+    PictureSettings,
+    Reply,
+    Tally,
+    Work,
+    refuse,
+    refuse_frames,
+    refuse_stream,
+)
 from beam_jobs.processes.settings import process_settings
 from beam_jobs.processes.spent import SPENT_STEPS, memory_of_machine
 from beam_jobs.runs.log import RunLog
@@ -179,10 +189,12 @@ class DetectorPool:
                 reply = child.run(works, self._setup.settings.max_seconds, self._max_memory())
             except LostError as lost:
                 self._stop(child)
-                at = works[0] if works[0].frames is not None else works[lost.position]
-                self._log_lost(child, at, lost, last=attempt == ATTEMPTS)
+                at = works[0] if works[0].is_frames else works[lost.position]
+                self._log_lost(child, at, lost, last=attempt == ATTEMPTS or at.stream is not None)
                 shared, child = child.shares_calls, self._start(slot)
-                if len(works) == 1 and (part := works[0].frames) is not None:
+                if (progress := works[0].stream) is not None:
+                    reply = self._lost_stream(works[0], progress, max(lost.position, progress.number), lost.error)
+                elif len(works) == 1 and (part := works[0].frames) is not None:
                     again, gone = retried(part, attempt, lost.position, SHARING_FRAMES if shared else 1)
                     todo += [((replace(works[0], frames=one),), number) for one, number in again]
                     if gone is None:
@@ -199,6 +211,8 @@ class DetectorPool:
                     self.cpu_s[step] += seconds
                 self.peak_rss = max(self.peak_rss, reply.peak_rss)
             replies.append(reply)
+            if reply.rest is not None:
+                todo.append(((reply.rest,), 1))
         return child, replies
 
     def _max_memory(self) -> int:
@@ -213,6 +227,16 @@ class DetectorPool:
         else:
             refuse_frames(work, work.frames, error, rows, tally, attempts=ATTEMPTS)
         return Reply(rows.encode(), (), tally)
+
+    def _lost_stream(self, work: Work, progress: Progress, at: int, error: InputError) -> Reply:
+        """A failure in the place of what was not written down yet; the stream is read on behind frame `at`."""
+        rows = RowsBuilder(self._setup.spec.label, self._setup.spec.categories)
+        tally = Tally()
+        refuse_stream(work, at, error, rows, tally, progress.number)
+        if progress.number == 0:
+            rows.stream()
+        rest = Progress(at + 1, progress.done + 1, progress.since or time.monotonic())
+        return Reply(rows.encode(), (), tally, rest=replace(work, stream=rest))
 
     def _log_lost(self, child: DetectorProcess, work: Work, lost: LostError, *, last: bool) -> None:
         error, uri = lost.error, display_name(work.key.uri)

@@ -12,6 +12,7 @@ from beam_jobs import storage
 from beam_jobs.errors import InputError
 from beam_jobs.formats import tfrecord
 from beam_jobs.imaging.video import HEAD_BYTES, ClipFile, demuxer_of
+from beam_jobs.imaging.video_stream import Progress
 
 #: Files are read ahead until they hold so many bytes together; what is being read comes on top.
 AHEAD_BYTES = 32 << 20
@@ -20,8 +21,8 @@ STORE_READERS = 4
 #: How often a file that is written to meanwhile is read, and the first of the pauses between.
 _READS, _PAUSE_SECONDS = 4, 0.05
 
-#: A file's bytes; None of a TFRecord file, and what a clip is: of these only the beginning was read.
-Content = bytes | ClipFile | None
+#: A file's bytes; None of a TFRecord file, and what a clip is: of these only the beginning was read. A stream's begin.
+Content = bytes | ClipFile | Progress | None
 
 
 class ReadAhead:

@@ -37,7 +37,7 @@ class FileRecord(msgspec.Struct, frozen=True):
 
 
 class Counts(msgspec.Struct):
-    """Sums over a part, or a run. None depends on how the work was divided.
+    """Sums over a part, or a run. None but `dropped_frames` depends on how the work was divided.
 
     Args:
         inputs: pictures, records and frames that were there to do: planned inputs, each TFRecord file counted as its
@@ -55,6 +55,8 @@ class Counts(msgspec.Struct):
         deduplicated: inputs whose rows are those of another with the same content, which alone was detected on.
         clips: the files among the planned inputs that turned out to be clips.
         sequential_clips: those of them whose frames could be numbered only as they were decoded, in one go.
+        streams: the live streams among the planned inputs.
+        dropped_frames: frames of these that came while the detector was at work on others, and were left.
     """
 
     inputs: int = 0
@@ -72,6 +74,8 @@ class Counts(msgspec.Struct):
     deduplicated: int = 0
     clips: int = 0
     sequential_clips: int = 0
+    streams: int = 0
+    dropped_frames: int = 0
 
     def add(self, other: Counts) -> None:
         """Adds the counts of `other`."""
@@ -82,7 +86,7 @@ class Counts(msgspec.Struct):
     @property
     def containers(self) -> int:
         """Files that gave images of their own names."""
-        return self.tfrecord_files + self.clips
+        return self.tfrecord_files + self.clips + self.streams
 
     @property
     def failed(self) -> int:
@@ -248,8 +252,10 @@ def _account(part: int, planned: Sequence[PlannedInput], rows: Rows) -> Counts:
         empty_boxes=rows.counters.get("empty_boxes", 0),
         unnamed_category_ids=dict(sorted(unnamed.items(), key=lambda item: int(item[0]))),
         deduplicated=len(compared) - len({one.first for one in compared}),
-        clips=len(frames),
+        clips=len(frames) - rows.counters.get("streams", 0),
         sequential_clips=rows.counters.get("sequential_clips", 0),
+        streams=rows.counters.get("streams", 0),
+        dropped_frames=rows.counters.get("dropped_frames", 0),
     )
 
 

@@ -93,7 +93,8 @@ def read_begun(root: str) -> Begun | None:
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], leave_out: frozenset[str] = frozenset()) -> str:
     """What two descriptions of a job do not have in common, for people; empty if they are the same."""
-    names = [name for name in {**then, **now} if then.get(name) != now.get(name) and name not in leave_out]
+    then, now = _flat(then, leave_out), _flat(now, leave_out)
+    names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
     words = [f"{name} was {_brief(then.get(name))} and is {_brief(now.get(name))}" for name in names[:_NAMED]]
     return "; ".join(words + ([f"and {len(names) - _NAMED} more"] if len(names) > _NAMED else []))
 
@@ -127,6 +128,19 @@ def sweep(root: str) -> None:
             for name in storage.list_dir(folder):
                 if name.startswith(storage.TEMP_PREFIX):
                     storage.remove(storage.join(folder, name))
+
+
+def _flat(job: Mapping[str, Any], leave_out: frozenset[str]) -> dict[str, Any]:
+    """A description without its inner groups, whose names go before those of what is in them."""
+    flat: dict[str, Any] = {}
+    for name, value in job.items():
+        if name in leave_out:
+            continue
+        if isinstance(value, Mapping):
+            flat.update((f"{name}.{inner}", of_it) for inner, of_it in value.items())
+        else:
+            flat[name] = value
+    return flat
 
 
 def _brief(value: object) -> str:
