@@ -82,7 +82,8 @@ class ClipRows:
 
 def clips_of(root: str, part: int) -> Iterator[Clip]:
     """The clips of a committed part, in the order of the plan."""
-    if not PartRecord.read(root, part).counts.clips:
+    counts = PartRecord.read(root, part).counts
+    if not counts.clips + counts.streams:
         return
     videos = set(read_table(root, layout.part_table("images", part))["video"].to_pylist()) - {None}
     for one in read_part(root, part) if videos else ():
