@@ -21,8 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from beam_jobs.formats.shapes import SHAPES
-from beam_jobs.formats.tables import DETECTIONS, TRACK_ID
+from beam_jobs.formats.tables import DETECTIONS
 
 #: Ids with gaps, as COCO's.
 CATEGORY_IDS = tuple(number for number in range(1, 91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
@@ -258,9 +257,9 @@ def _table(chunk: Chunk) -> pa.Table:
         "score": chunk.score.astype(np.float32),
         **{name: chunk.found_box[:, i].astype(np.float32) for i, name in enumerate(("xmin", "ymin", "xmax", "ymax"))},
         "area": (width * height).astype(np.float32),
-        **{field.name: pa.nulls(len(ids), field.type) for field in (TRACK_ID, *SHAPES)},
     }
-    return pa.table(columns, schema=DETECTIONS)
+    nulls = {field.name: pa.nulls(len(ids), field.type) for field in DETECTIONS if field.nullable}
+    return pa.table({**nulls, **columns}, schema=DETECTIONS)
 
 
 def _xywh(boxes: Floats) -> Floats:

@@ -324,7 +324,7 @@ def test_bad_usage_is_one_clear_line(tmp_path, capsys, monkeypatch, words, messa
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("words", [["--min_score=2"], ["--workers=0"], ["--input_format=video"], ["--limit=x"]])
+@pytest.mark.parametrize("words", [["--min_score=2"], ["--workers=0"], ["--input_format=sound"], ["--limit=x"]])
 def test_bad_values_are_refused_by_the_parser(tmp_path, capsys, words):
     with pytest.raises(SystemExit) as end:
         main(["detect", f"--output={tmp_path}/out", f"--input={tmp_path}", *words])
@@ -352,7 +352,7 @@ def test_a_file_of_flags_and_the_command_line_over_it(tmp_path):
         ("minscore = 0.4", "there is no flag --minscore; did you mean min_score?"),
         ("min_score = 2", "min_score: 2 is not between 0 and 1"),
         ("limit = 'x'", "limit: invalid whole number value: 'x'"),
-        ("input_format = 'video'", "input_format: invalid choice: 'video'"),
+        ("input_format = 'sound'", "input_format: invalid choice: 'sound'"),
         ("annotate = 'yes'", "annotate is true or false, not 'yes'"),
         ("min_score = true", "min_score takes a value, not true"),
         ("[detect]", "detect cannot be set in a file of flags"),

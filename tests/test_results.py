@@ -23,8 +23,7 @@ from beam_jobs.formats import coco
 from beam_jobs.formats.evaluated import RESULTS, TRUTH_IMAGES, TRUTH_OBJECTS, GroundTruth, IouType
 from beam_jobs.formats.image_join import How, ImageJoin
 from beam_jobs.formats.results import RESULT_IMAGES, ResultChunk, result_sources
-from beam_jobs.formats.shapes import SHAPES
-from beam_jobs.formats.tables import DETECTIONS, IMAGES, TRACK_ID
+from beam_jobs.formats.tables import DETECTIONS, IMAGES
 from beam_jobs.formats.tfrecord import write_records
 
 Json = dict[str, Any]
@@ -170,9 +169,9 @@ def detections(rng: np.random.Generator, image_ids: list[int], n: int) -> pa.Tab
         **{"category": ["x"] * n, "score": rng.uniform(0, 1, n).astype(np.float32)},
         **dict(zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)),
         "area": np.zeros(n, np.float32),
-        **{field.name: pa.nulls(n, field.type) for field in (TRACK_ID, *SHAPES)},
     }
-    return pa.table(columns, schema=DETECTIONS)
+    nulls = {field.name: pa.nulls(n, field.type) for field in DETECTIONS if field.nullable}
+    return pa.table({**nulls, **columns}, schema=DETECTIONS)
 
 
 def make_run(root: Path, parts: list[tuple[list[int], pa.Table]]) -> None:
