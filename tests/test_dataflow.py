@@ -216,10 +216,13 @@ def test_the_template_has_the_flags_of_the_command_line():
     sample = {"BOOLEAN": "true", "NUMBER": "1", "TEXT": "gs://bucket/1"}
     for name, each in parameters.items():
         value = each["enumOptions"][0]["value"] if each["paramType"] == "ENUM" else sample[each["paramType"]]
-        if name == "tile":
-            value = "640"
-        elif name == "tile_overlap":
-            value = "0.5"
+        value = {
+            "tile": "640",
+            "tile_overlap": "0.5",
+            "start": "00:01:00",
+            "end": "90.5",
+            "annotate_frames": "1,2",
+        }.get(name, value)
         words = list(flags_of([f"--{name}={value}"]))
         given = [] if name == "output" else ["--output=gs://bucket/out"]
         options, rest = flags.parse(["detect", *given, *words])

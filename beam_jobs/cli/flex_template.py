@@ -15,9 +15,18 @@ from beam_jobs.cli import values
 from beam_jobs.cli.commands import parser
 from beam_jobs.cli.main import main as run_program
 
-#: Flags that make no sense for a job that is started so: a file of the launcher's, or an end without a job.
-_LEFT_OUT = ("config", "dry_run", "help", "no_wait", "profile")
-_NUMBERS = (values.overlap, values.positive, values.seconds, values.share, values.tile, values.whole, values.workers)
+#: Flags that make no sense for a job that is started so: a file of the launcher's, an end without a job, live streams.
+_LEFT_OUT = ("config", "dry_run", "duration", "help", "max_frames", "no_wait", "profile", "reconnect_s")
+_NUMBERS = (
+    values.overlap,
+    values.positive,
+    values.rate,
+    values.seconds,
+    values.share,
+    values.tile,
+    values.whole,
+    values.workers,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

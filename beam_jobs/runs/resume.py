@@ -93,10 +93,10 @@ def read_begun(root: str) -> Begun | None:
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], leave_out: frozenset[str] = frozenset()) -> str:
     """What two descriptions of a job do not have in common, for people; empty if they are the same."""
-    then, now = _flat(then, leave_out), _flat(now, leave_out)
-    names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
-    words = [f"{name} was {_brief(then.get(name))} and is {_brief(now.get(name))}" for name in names[:_NAMED]]
-    return "; ".join(words + ([f"and {len(names) - _NAMED} more"] if len(names) > _NAMED else []))
+    pairs = _pairs({name: (then.get(name), now.get(name)) for name in {**then, **now} if name not in leave_out})
+    differ = [(name, was, is_) for name, was, is_ in pairs if was != is_]
+    words = [f"{name} was {_brief(was)} and is {_brief(is_)}" for name, was, is_ in differ[:_NAMED]]
+    return "; ".join(words + ([f"and {len(differ) - _NAMED} more"] if len(differ) > _NAMED else []))
 
 
 def parts_done(root: str) -> dict[int, Counts]:
@@ -130,17 +130,13 @@ def sweep(root: str) -> None:
                     storage.remove(storage.join(folder, name))
 
 
-def _flat(job: Mapping[str, Any], leave_out: frozenset[str]) -> dict[str, Any]:
-    """A description without its inner groups, whose names go before those of what is in them."""
-    flat: dict[str, Any] = {}
-    for name, value in job.items():
-        if name in leave_out:
-            continue
-        if isinstance(value, Mapping):
-            flat.update((f"{name}.{inner}", of_it) for inner, of_it in value.items())
+def _pairs(values: Mapping[str, tuple[Any, Any]]) -> Iterator[tuple[str, Any, Any]]:
+    """Names and their two values; of two groups, those of what is in them."""
+    for name, (was, is_) in values.items():
+        if isinstance(was, Mapping) and isinstance(is_, Mapping):
+            yield from ((f"{name}.{inner}", was.get(inner), is_.get(inner)) for inner in {**was, **is_})
         else:
-            flat[name] = value
-    return flat
+            yield name, was, is_
 
 
 def _brief(value: object) -> str:
