@@ -282,7 +282,7 @@ def processes_for(options: argparse.Namespace, planner: Planner | Begun, *, loca
     if not local:
         return 0
     streams = len(streams_of(options))  # each has a process to itself as long as it is read
-    if planner.inputs == streams:
+    if streams and planner.inputs == streams:
         return streams
     if not streams and planner.inputs <= FEW_INPUTS and planner.bytes <= FEW_BYTES:
         clips = any(_seems_a_clip(one.key.uri, options.input_format) for one in planner)
