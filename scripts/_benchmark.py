@@ -110,8 +110,8 @@ def growth_table(job: Job, counts: Sequence[int], pictures: Path, work: Path, se
     ]
     first: tuple[int, float] | None = None
     for count in counts:
-        listing = write_list(work / f"memory-{count}.txt", made[:count])
-        run, peak = with_memory(job, listing, work / f"memory-{count}")
+        listing = write_list(work / f"grown-{count}.txt", made[:count])
+        run, peak = with_memory(job, listing, work / f"grown-{count}")
         cost = sum(run.work_ms.values())
         first = first or (peak, cost)
         lines.append(f"| {count:,} | {peak / 1e6:,.0f} | {peak / first[0]:.2f} | {cost:.1f} | {cost / first[1]:.2f} |")
