@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from beam_jobs.detectors.base import DetectorSpec
     from beam_jobs.evaluation.settings import EvaluationSettings
     from beam_jobs.formats.results import ResultSource
-    from beam_jobs.processes.picture import PictureSettings
+    from beam_jobs.processes.work import PictureSettings
     from beam_jobs.transforms.detect import PoolSource
 
 

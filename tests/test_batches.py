@@ -18,8 +18,9 @@ from beam_jobs.detectors import catalogue, open_detector
 from beam_jobs.detectors.base import Detector, DetectorInfo, DoesNotFitError
 from beam_jobs.formats.rows import Rows
 from beam_jobs.processes.calls import Answer, Caller
-from beam_jobs.processes.picture import PictureSettings, PictureWorker, Work
+from beam_jobs.processes.picture import PictureWorker
 from beam_jobs.processes.pool import DetectorPool
+from beam_jobs.processes.work import PictureSettings, Work
 from beam_jobs.records import Detections, ImageKey
 from beam_jobs.runs.check import check_run
 from beam_jobs.runs.manifest import Manifest

@@ -12,7 +12,7 @@ from beam_jobs.cli.detect_job import processes_for
 from beam_jobs.detectors.base import DetectorInfo
 from beam_jobs.errors import UsageError
 from beam_jobs.processes import calls, gpus, pool
-from beam_jobs.processes.picture import PictureSettings
+from beam_jobs.processes.work import PictureSettings
 from tests.test_pool import spec
 
 

@@ -250,8 +250,8 @@ class TestOpened:
     ) -> None:
         """Two detector processes with a cache of their own stand for another host."""
         from beam_jobs.detectors import catalogue
-        from beam_jobs.processes.picture import PictureSettings
         from beam_jobs.processes.pool import DetectorPool
+        from beam_jobs.processes.work import PictureSettings
 
         server.files["/mine.tar.gz"] = real
         spec = catalogue.resolve(f"{server.url}/mine.tar.gz", label_map=None, threads=1)

@@ -13,8 +13,8 @@ from beam_jobs.detectors import catalogue
 from beam_jobs.detectors.base import DetectorSpec
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.formats.rows import Rows
-from beam_jobs.processes.picture import PictureSettings, Work
 from beam_jobs.processes.pool import DetectorPool
+from beam_jobs.processes.work import PictureSettings, Work
 from beam_jobs.records import ImageKey
 from tests.fake_detectors import CATEGORIES, FATAL_WIDTH
 from tests.pictures import encode, picture, write_pictures

@@ -17,8 +17,8 @@ from beam_jobs.detectors.base import DetectorSpec
 from beam_jobs.errors import JobError
 from beam_jobs.formats.rows import Rows, RowsBuilder
 from beam_jobs.processes.feed import Feeder
-from beam_jobs.processes.picture import PictureSettings, Work
 from beam_jobs.processes.pool import DetectorPool
+from beam_jobs.processes.work import PictureSettings, Work
 from beam_jobs.records import ImageKey, frame_id_of
 from beam_jobs.runs.check import check_run
 from beam_jobs.runs.log import RunLog

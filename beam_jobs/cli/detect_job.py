@@ -26,8 +26,8 @@ from beam_jobs.matching import Found
 from beam_jobs.pipelines import DetectJob
 from beam_jobs.processes.annotate import Annotation
 from beam_jobs.processes.gpus import suitable_processes
-from beam_jobs.processes.picture import PictureSettings
 from beam_jobs.processes.select import Selection
+from beam_jobs.processes.work import PictureSettings
 from beam_jobs.runs import layout
 from beam_jobs.runs.plan import PlannedInput, Planner
 from beam_jobs.runs.resume import Begun

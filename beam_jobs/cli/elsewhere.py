@@ -10,7 +10,7 @@ from types import TracebackType
 
 from beam_jobs.cli import interrupt
 from beam_jobs.engines.running import RunningJob
-from beam_jobs.processes.picture import Tally
+from beam_jobs.processes.work import Tally
 from beam_jobs.runs.progress import read_progress
 
 _LOOK_SECONDS = 2.0

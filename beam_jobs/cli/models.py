@@ -103,8 +103,8 @@ class _Opened:
 
 def _open(spec: DetectorSpec, beam_args: Sequence[str], *, verbose: bool) -> _Opened:
     """Opens the detector in a process of its own, as a job does, and asks it what it is."""
-    from beam_jobs.processes.picture import PictureSettings
     from beam_jobs.processes.pool import DetectorPool
+    from beam_jobs.processes.work import PictureSettings
 
     pool = DetectorPool(spec, PictureSettings(), 1, beam_args=beam_args, verbose=verbose)
     try:

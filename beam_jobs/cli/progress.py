@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol
 
-from beam_jobs.processes.picture import Tally
+from beam_jobs.processes.work import Tally
 from beam_jobs.words import counted
 
 _TERMINAL_SECONDS = 0.2

@@ -19,9 +19,9 @@ from multiprocessing.connection import Connection
 
 from beam_jobs.errors import InputError, JobError, UsageError
 from beam_jobs.processes.messages import Ready, Refused, Setup
-from beam_jobs.processes.picture import Reply, Work
 from beam_jobs.processes.place import Place, memory_file
 from beam_jobs.processes.spent import rss
+from beam_jobs.processes.work import Reply, Work
 
 #: A process that has not opened its detector after this many seconds is given up.
 MAX_LOAD_SECONDS = 900.0

@@ -12,9 +12,9 @@ from beam_jobs import storage
 from beam_jobs.errors import InputError
 from beam_jobs.formats import tfrecord
 from beam_jobs.formats.rows import Place, RowsBuilder
-from beam_jobs.processes.picture import PictureSettings, Reply, Tally, Work
 from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.processes.reading import why_unreadable
+from beam_jobs.processes.work import PictureSettings, Reply, Tally, Work
 from beam_jobs.storage import display_name
 
 #: A group of records ends at whichever comes first.

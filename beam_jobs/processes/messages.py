@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from beam_jobs.detectors.base import DetectorInfo, DetectorSpec
-from beam_jobs.processes.picture import PictureSettings
+from beam_jobs.processes.work import PictureSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ from apache_beam.utils.windowed_value import WindowedValue
 from beam_jobs.detectors.base import DetectorSpec
 from beam_jobs.processes.feed import Feeder, PartRows
 from beam_jobs.processes.gpus import suitable_processes
-from beam_jobs.processes.picture import PictureSettings
 from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.processes.samples import Sampler
+from beam_jobs.processes.work import PictureSettings
 from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.progress import ProgressRecord
 from beam_jobs.transforms.plan import Group

@@ -13,8 +13,8 @@ from apache_beam.utils.shared import Shared
 from beam_jobs.detectors import catalogue
 from beam_jobs.detectors.tiles import Tiling
 from beam_jobs.formats.rows import Rows
-from beam_jobs.processes.picture import PictureSettings, Work
 from beam_jobs.processes.select import Selection
+from beam_jobs.processes.work import PictureSettings, Work
 from beam_jobs.records import ImageKey, image_id_of
 from beam_jobs.storage import display_name
 from beam_jobs.transforms.detect import DetectObjects, PoolSource

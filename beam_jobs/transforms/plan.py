@@ -8,7 +8,7 @@ from itertools import groupby
 
 import apache_beam as beam
 
-from beam_jobs.processes.picture import Work
+from beam_jobs.processes.work import Work
 from beam_jobs.runs.plan import PlannedInput, read_part
 
 #: A group ends before it has more than this many bytes of files: it is what one worker may be left with at the end,
