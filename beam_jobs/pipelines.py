@@ -42,7 +42,7 @@ class DetectJob:
         tiling = settings.pop("tiling") or {"tile": None, "overlap": None}
         # Where the run lies has no influence on what it finds, and a limit shows in the plan.
         # Streams are never the same again, and their addresses may hold passwords.
-        for name in ("output", "image_ids", "max_seconds", "max_memory", "streams", "stream_limits"):
+        for name in ("output", "image_ids", "max_seconds", "max_memory", "streams", "stream_limits", "display"):
             del settings[name]
         if settings["annotation"] is not None:
             settings["annotation"]["frames"] = list(settings["annotation"]["frames"])  # as JSON gives it back

@@ -1,15 +1,18 @@
-"""Servers of live streams on loopback, for tests: MJPEG over HTTP, and MPEG-TS over UDP. Frames show their numbers."""
+"""Servers of live streams on loopback: MJPEG over HTTP, MPEG-TS over UDP, RTSP. Frames show their numbers."""
 
 from __future__ import annotations
 
 import io
+import os
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import av
@@ -17,6 +20,9 @@ from PIL import Image
 
 from tests.clips import HEIGHT, WIDTH, frame_pixels
 
+_ROOT = Path(__file__).parents[1]
+#: It has GStreamer's bindings, where there are some.
+_SYSTEM_PYTHON = "/usr/bin/python3"
 #: Numbers repeat: a frame can show 8 bits.
 NUMBERS = 256
 
@@ -114,3 +120,25 @@ def udp_sender(rate: int) -> Iterator[str]:
     finally:
         stopped.set()
         thread.join(5)
+
+
+def has_rtsp_server() -> bool:
+    """Whether GStreamer's is there, with what it needs."""
+    needed = "for n in ('qtdemux', 'h264parse', 'rtph264pay'): assert Gst.ElementFactory.find(n)"
+    code = f"import tests.rtsp_server; from gi.repository import Gst; Gst.init(None)\n{needed}"
+    return (
+        os.path.exists(_SYSTEM_PYTHON)
+        and subprocess.run([_SYSTEM_PYTHON, "-c", code], cwd=_ROOT, capture_output=True).returncode == 0
+    )
+
+
+@contextmanager
+def rtsp_server(clip: Path) -> Iterator[str]:
+    """Serves an MP4 with H.264, each connection from its beginning; gives the address."""
+    command = [_SYSTEM_PYTHON, str(_ROOT / "tests/rtsp_server.py"), str(clip)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield f"rtsp://127.0.0.1:{int(process.stdout.readline())}/clip"
+        finally:
+            process.kill()

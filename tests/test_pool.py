@@ -13,7 +13,7 @@ from beam_jobs.detectors import catalogue
 from beam_jobs.detectors.base import DetectorSpec
 from beam_jobs.errors import JobError, UsageError
 from beam_jobs.formats.rows import Rows
-from beam_jobs.processes.pool import DetectorPool
+from beam_jobs.processes.pool import MAX_LOST_AT_FIRST, DetectorPool
 from beam_jobs.processes.work import PictureSettings, Work
 from beam_jobs.records import ImageKey
 from tests.fake_detectors import CATEGORIES, FATAL_WIDTH
@@ -154,6 +154,19 @@ def test_a_detector_that_dies_while_loading_ends_the_job():
     try:
         with pytest.raises(JobError, match=r"SIGKILL.*3 times in a row"):
             pool.ready()
+    finally:
+        pool.close()
+
+
+def test_a_detector_that_dies_at_every_picture_ends_the_job(tmp_path):
+    (tmp_path / "fatal.png").write_bytes(encode(picture(FATAL_WIDTH, 8)))
+    fatal = [Work(ImageKey(i, str(tmp_path / "fatal.png"), "fatal.png"), i) for i in range(MAX_LOST_AT_FIRST + 8)]
+    pool = DetectorPool(spec("Segfault"), PictureSettings(), 1)
+    try:
+        groups = [pool.submit(group) for group in zip(fatal[::3], fatal[1::3], fatal[2::3], strict=True)]
+        with pytest.raises(JobError, match=r"No picture gave a result: .* each of the first 16.*SIGSEGV"):
+            [group.result(120) for group in groups]
+        assert len(pool.loads) <= 2 * (MAX_LOST_AT_FIRST + 3)
     finally:
         pool.close()
 

@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,8 @@ from beam_jobs.imaging.video_ranges import Frame, FrameChoice
 from beam_jobs.imaging.video_stream import LiveStream, Progress, StreamLimits
 from beam_jobs.runs.check import check_run
 from beam_jobs.runs.manifest import Manifest
-from tests.clips import number_of
-from tests.live_streams import mjpeg_server, udp_sender
+from tests.clips import make_clip, number_of
+from tests.live_streams import MjpegServer, has_rtsp_server, mjpeg_server, rtsp_server, udp_sender
 from tests.pictures import write_pictures
 
 ALL = FrameChoice()
@@ -124,6 +126,38 @@ def test_mpeg_ts_over_udp_keeps_its_own_times():
         assert frame.number - frames[0].number == (number - numbers[0]) % 256
         assert frame.time_s is not None
         assert frame.time_s - (frames[0].time_s or 0) == pytest.approx((frame.number - frames[0].number) / 25, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def rtsp_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second of numbered frames, as cameras send them: no frame waits for a later one."""
+    if not has_rtsp_server():
+        pytest.skip("needs GStreamer's RTSP server: apt-get install python3-gi gir1.2-gst-rtsp-server-1.0 …")
+    path = tmp_path_factory.mktemp("rtsp") / "clip.mp4"
+    return make_clip(path, 25, options={"bf": "0", "g": "5", "tune": "zerolatency"})
+
+
+def test_rtsp_keeps_its_own_times(rtsp_clip):
+    with rtsp_server(rtsp_clip) as address:
+        frames = all_frames(live(address, max_frames=12))
+    numbers = shown(frames)
+    assert len(numbers) == 12
+    assert numbers == sorted(set(numbers))
+    for frame, number in zip(frames, numbers, strict=True):
+        assert frame.number - frames[0].number == number - numbers[0]
+        assert (frame.time_s or 0) - (frames[0].time_s or 0) == pytest.approx((number - numbers[0]) / 25, abs=2e-3)
+
+
+def test_rtsp_that_ends_is_opened_again(rtsp_clip, tmp_path):
+    with rtsp_server(rtsp_clip) as address:
+        manifest = detect(tmp_path / "out", f"--input={address}", "--max_frames=40", "--reconnect_s=20")
+    images = pd.read_parquet(tmp_path / "out/images").sort_values("frame")
+    assert (manifest.counts.images, manifest.counts.streams, manifest.counts.failures) == (40, 1, {})
+    assert set(images["video"]) == {address}
+    assert set(images["format"]) == {"H264"}
+    # More than it sends in one go, and the time it took to open it again is there.
+    assert images["timestamp_s"].is_monotonic_increasing
+    assert images["timestamp_s"].diff().max() > 0.5
 
 
 def test_frames_that_are_not_chosen_are_not_dropped():
@@ -229,29 +263,62 @@ def test_what_does_not_go_with_streams_is_refused(words, why, tmp_path, capsys):
     assert "secret" not in said
 
 
-def test_an_interrupted_stream_cannot_be_resumed(tmp_path, capsys):
-    words = ["--model=tests.fake_detectors:colours", "--input_format=stream", "--max_frames=100000"]
-    with mjpeg_server(rate=30) as (address, server):
-        command = [
-            sys.executable,
-            "-m",
-            "beam_jobs",
-            "detect",
-            f"--output={tmp_path}/out",
-            f"--input={address}",
-            *words,
-        ]
+@contextmanager
+def begun(output: Path, server: MjpegServer, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A run as a program of its own, which has seen some frames."""
+    command = [sys.executable, "-m", "beam_jobs", "detect", f"--output={output}", *words]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+    ) as process:
+        deadline = time.monotonic() + 60
+        while server.sent < 20 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        yield process
+
+
+ENDLESS = ("--model=tests.fake_detectors:colours", "--input_format=stream", "--max_frames=100000")
+
+
+def test_ctrl_c_ends_a_stream_and_keeps_its_frames(tmp_path):
+    with (
+        mjpeg_server(rate=30) as (address, server),
+        begun(tmp_path / "out", server, f"--input={address}", *ENDLESS) as process,
+    ):
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "the streams end here" in said
+    assert list(check_run(str(tmp_path / "out"))) == []
+    counts = Manifest.read(str(tmp_path / "out")).counts
+    assert counts.streams == 1
+    assert counts.images >= 5
+    assert not counts.failures
+
+
+def test_ctrl_c_ends_a_stream_that_says_nothing(tmp_path):
+    # Before the time is over that a server has to answer.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        words = ["detect", f"--output={tmp_path}/out", f"--input=http://127.0.0.1:{silent.getsockname()[1]}/", *ENDLESS]
         with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+            [sys.executable, "-m", "beam_jobs", *words], stderr=subprocess.PIPE, text=True
         ) as process:
-            deadline = time.monotonic() + 30
-            while server.sent < 20 and time.monotonic() < deadline:
-                time.sleep(0.05)
+            held, _ = silent.accept()
             process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=9)
+            held.close()
+    assert process.returncode == 0
+    assert "the streams end here" in said
+    assert Manifest.read(str(tmp_path / "out")).counts.inputs == 0
+
+
+def test_a_terminated_stream_cannot_be_resumed(tmp_path, capsys):
+    with mjpeg_server(rate=30) as (address, server):
+        with begun(tmp_path / "out", server, f"--input={address}", *ENDLESS) as process:
+            process.send_signal(signal.SIGTERM)
             _, said = process.communicate(timeout=20)
-        assert process.returncode == 130
+        assert process.returncode == 143
         assert "A live stream cannot be resumed" in said
-        assert main(["detect", f"--output={tmp_path}/out", f"--input={address}", *words, "--resume"]) == 2
+        assert main(["detect", f"--output={tmp_path}/out", f"--input={address}", *ENDLESS, "--resume"]) == 2
     assert "cannot be read again" in capsys.readouterr().err
     assert not (tmp_path / "out/run.json").exists()
     plan = json.loads((tmp_path / "out/_plan/plan.json").read_bytes())

@@ -26,6 +26,7 @@ from beam_jobs.cli.detect_begin import (
     write_plan,
 )
 from beam_jobs.cli.detect_job import (
+    annotation_of,
     check_evaluated,
     check_goes_on,
     check_paths,
@@ -55,6 +56,7 @@ from beam_jobs.formats.evaluated import EVALUATION_FILES
 from beam_jobs.pipelines import DetectJob
 from beam_jobs.processes.calls import batch_pixels
 from beam_jobs.processes.clips import Drawing, annotate_clips
+from beam_jobs.processes.display import Display, Window
 from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.processes.samples import Sampler
 from beam_jobs.processes.settings import process_settings
@@ -162,6 +164,11 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
                 planned.dedupe(job.settings.max_bytes)
         with stages.time("model_form"):
             job = replace(job, spec=with_form(job.spec, options.engine, planned))
+        window = None
+        if options.display and not options.dry_run:
+            window = stack.enter_context(Window())
+            display = Display(window.folder, annotation_of(options))
+            job = replace(job, settings=replace(job.settings, display=display))
         processes = processes_for(options, planned, local=local)
         # On another runner the detector is opened here only to see whether it can be.
         here = processes if local else 1
@@ -223,6 +230,8 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
             commit_part(root, part, [], [], log)
         todo = [part for part, inputs in enumerate(plan.parts) if inputs and part not in done]
         if local:
+            if len(streams_of(options)) == plan.inputs:
+                stack.enter_context(interrupt.first(lambda: _end_streams(pool)))
             manifest = _run_here(root, plan, todo, source, group_size, launch, pool, beam_args, stages)
         else:
             after = list(interrupt.left_behind)
@@ -241,7 +250,11 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         if manifest.status == "succeeded":
             mark_success(root)
         finished(log, manifest)
-    return _concluded(options, root, manifest, evaluated)
+        status_code = _concluded(options, root, manifest, evaluated)
+        if window is not None and window.is_open:
+            print("beam-detect: close the window to end.", file=sys.stderr)
+            window.wait()
+    return status_code
 
 
 def _check_flags(options: argparse.Namespace, *, local: bool) -> None:
@@ -275,6 +288,11 @@ def _check_flags(options: argparse.Namespace, *, local: bool) -> None:
         raise UsageError("--end 0: no frame is before that time; give the seconds at which to end, or leave it out.")
     if (options.annotate_frames or options.annotate_every) and not options.annotate:
         raise UsageError("--annotate_frames and --annotate_every say which frames are drawn: give --annotate as well.")
+    if options.display and not local:
+        raise UsageError("--display: the pictures of another runner are not here to be shown; leave --runner out.")
+    for name in ("track_score", "track_lost_s"):
+        if getattr(options, name) is not None and not options.track:
+            raise UsageError(f"--{name} says how objects are followed: give --track as well.")
     if options.tile_overlap is not None and not options.tile:
         raise UsageError("--tile_overlap says how much tiles have in common: give --tile N as well.")
     if options.min_score is None:
@@ -356,6 +374,12 @@ def _run_here(
         model_mb = round(sum(load.bytes for load in loads) / len(loads) / 1e6)
         rss_mb = round(pool.peak_rss / 1e6)
         return complete(root, launch, clock=stages, cpu_s=cpu_s, model_mb=model_mb, rss_mb=rss_mb)
+
+
+def _end_streams(pool: DetectorPool) -> None:
+    pool.end_streams()
+    # Not print: this is a signal handler, which may have interrupted one.
+    os.write(2, b"\nbeam-detect: the streams end here, and the run with them; Ctrl-C again stops at once.\n")
 
 
 def _submit(

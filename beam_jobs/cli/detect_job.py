@@ -63,21 +63,12 @@ def job_of(options: argparse.Namespace, root: str) -> DetectJob:
             watch=transfer,
         )
     spec = replace(spec, gpu_memory_limit_mb=options.gpu_memory_limit_mb)
-    annotation = None
-    if options.annotate:
-        annotation = Annotation(
-            options.annotate_min_score,
-            options.annotate_max_boxes,
-            options.class_agnostic,
-            options.annotate_frames or (),
-            options.annotate_every,
-        )
     wanted = chosen_ids(options.categories, spec.categories) if options.categories else None
     settings = PictureSettings(
         selection=Selection(options.min_score, options.max_detections, wanted),
         input_format=options.input_format,
         output=root,
-        annotation=annotation,
+        annotation=annotation_of(options) if options.annotate else None,
         image_ids=storage.join(root, layout.IMAGE_IDS) if options.image_ids or options.ground_truth else None,
         batch_pixels=options.batch_pixels,
         tiling=_tiling(options),
@@ -93,6 +84,17 @@ def job_of(options: argparse.Namespace, root: str) -> DetectJob:
     return DetectJob(spec, settings, options.part_size, options.limit, dedupe=options.dedupe)
 
 
+def annotation_of(options: argparse.Namespace) -> Annotation:
+    """What is drawn, on annotated pictures and in the window of `--display`."""
+    return Annotation(
+        options.annotate_min_score,
+        options.annotate_max_boxes,
+        options.class_agnostic,
+        options.annotate_frames or (),
+        options.annotate_every,
+    )
+
+
 def _tiling(options: argparse.Namespace) -> Tiling | None:
     if options.tile is None:
         return None
@@ -102,8 +104,10 @@ def _tiling(options: argparse.Namespace) -> Tiling | None:
 def _tracking(options: argparse.Namespace) -> Tracking | None:
     if not options.track:
         return None
-    high = options.track_score
-    return Tracking(high, low=min(Tracking().low, high), lost_s=options.track_lost_s)
+    usual = Tracking()
+    high = usual.high if options.track_score is None else options.track_score
+    lost_s = usual.lost_s if options.track_lost_s is None else options.track_lost_s
+    return Tracking(high, low=min(usual.low, high), lost_s=lost_s)
 
 
 def with_form(spec: DetectorSpec, engine: Engine, planned: Iterable[PlannedInput]) -> DetectorSpec:
@@ -281,6 +285,8 @@ def processes_for(options: argparse.Namespace, planner: Planner | Begun, *, loca
         return int(options.workers)
     if not local:
         return 0
+    if options.display:
+        return max(1, len(streams_of(options)))
     streams = len(streams_of(options))  # each has a process to itself as long as it is read
     if streams and planner.inputs == streams:
         return streams

@@ -43,7 +43,8 @@ def finished(log: RunLog, manifest: Manifest) -> None:
     log.info(
         "launch",
         "finished",
-        f"{manifest.status}: {counts.images} pictures, {counts.failed} failures, {counts.detections} detections.",
+        f"{manifest.status}: {counted(counts.images, 'picture')}, {counted(counts.failed, 'failure')},"
+        f" {counted(counts.detections, 'detection')}.",
         stage_s=manifest.stage_s,
         work_s=manifest.work_s,
         cpu_s=manifest.cpu_s,

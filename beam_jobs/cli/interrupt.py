@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 
@@ -29,15 +31,33 @@ def received() -> Interrupted | None:
 left_behind: list[str] = []
 
 
+#: What a first SIGINT does instead, if there is anything.
+_instead: list[Callable[[], None]] = []
+
+
 def install() -> None:
     """From now on SIGINT and SIGTERM raise `Interrupted`; a second one of a kind ends the program at once."""
     _received.clear()
+    _instead.clear()
     left_behind.clear()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
 
 
+@contextmanager
+def first(instead: Callable[[], None]) -> Iterator[None]:
+    """Within the block, the first SIGINT does this, in the main thread, and interrupts nothing."""
+    _instead.append(instead)
+    try:
+        yield
+    finally:
+        _instead.clear()
+
+
 def _interrupt(number: int, _: FrameType | None) -> None:
+    if number == signal.SIGINT and _instead:
+        _instead.pop()()
+        return
     signal.signal(number, signal.SIG_DFL)
     _received.append(number)
     raise Interrupted(number)

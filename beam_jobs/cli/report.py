@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
+from urllib.parse import quote
 
 import pyarrow as pa
 
@@ -31,7 +33,10 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
     try:
         with status("reading the run …"):
             content = run_content(
-                options.run, lambda uri: storage.read_bytes(uri, _MOST_BYTES), min_score=options.min_score
+                options.run,
+                lambda uri: storage.read_bytes(uri, _MOST_BYTES),
+                min_score=options.min_score,
+                folder=_link(options.run, options.output),
             )
             page = run_page(content)
     except (OSError, pa.ArrowException, KeyError) as error:
@@ -43,6 +48,13 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
         raise UsageError(f"--output {options.output} cannot be written: {storage.reason(error)}.") from error
     say(f"the report is {options.output}")
     return 0
+
+
+def _link(run: str, page: str) -> str:
+    """The run's folder as a page links to it, so that both can be moved together; empty if that is not possible."""
+    if storage.is_remote(run) or storage.is_remote(page):
+        return ""
+    return quote(os.path.relpath(run, os.path.dirname(os.path.abspath(page))))
 
 
 def _check_output(output: str, *, overwrite: bool) -> None:

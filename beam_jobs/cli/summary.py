@@ -142,6 +142,9 @@ def _inputs(manifest: Manifest) -> str:
         words.append(f"{counted(counts.dropped_frames, 'frame')} dropped: they came while others were looked at")
     if counts.sequential_clips:
         words.append(f"{counted(counts.sequential_clips, 'clip')} decoded in one go: its frames are not known before")
+    if counts.clips_without_frames:
+        clips = counted(counts.clips_without_frames, "clip has", "clips have")
+        words.append(f"{clips} no frame of those that --start, --end, --fps, --every and --keyframes_only choose")
     for number, text in (
         (counts.deduplicated, "have the content of others, and were not detected on"),
         (inputs.repeated, "named twice or more, done once"),

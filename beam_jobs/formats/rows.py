@@ -24,7 +24,14 @@ from beam_jobs.formats.tables import STEPS, TRAVELLING
 from beam_jobs.records import Detections, ImageKey
 
 #: Sums that travel with the rows; none depends on how the work was divided.
-COUNTERS = ("empty_boxes", "unnamed_category_ids", "sequential_clips", "streams", "dropped_frames")
+COUNTERS = (
+    "empty_boxes",
+    "unnamed_category_ids",
+    "sequential_clips",
+    "clips_without_frames",
+    "streams",
+    "dropped_frames",
+)
 
 _NOTHING = Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
 
@@ -223,17 +230,9 @@ class RowsBuilder:
         """So many frames of a clip are due of those with begin <= number < end; None: to the end of the clip."""
         self._rows["spans"].append((input, begin, -1 if end is None else end, frames))
 
-    def sequential_clip(self) -> None:
-        """Counts a clip whose frames could not be numbered before they were decoded."""
-        self._counters["sequential_clips"] += 1
-
-    def stream(self) -> None:
-        """Counts a live stream; its frames have spans, as those of clips."""
-        self._counters["streams"] += 1
-
-    def dropped_frames(self, number: int) -> None:
-        """Counts frames of a live stream that nobody had time for."""
-        self._counters["dropped_frames"] += number
+    def count(self, counter: str, number: int = 1) -> None:
+        """Counts what has no row: one of `COUNTERS`."""
+        self._counters[counter] += number
 
     def encode(self) -> bytes:
         """All of it, for `Rows.of`."""

@@ -12,7 +12,7 @@ one range, its frames numbered as they leave the decoder.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _CHECKED, _CHECKED_BEHIND = 24, 4
 #: Kinds of clips that say how long they are; the others are measured by what is there.
 _SAY_LENGTH = ("mov", "matroska", "avi", "flv")
+#: Bytes of an MPEG-TS packet, without and with a time before it.
+_TS_PACKETS = (188, 192)
 #: A clip that ends so much before it says is cut off. Sound and pictures need not end together.
 _CUT_SECONDS = 0.5
 _NO_RATE = 25
@@ -76,10 +78,23 @@ class ClipIndex:
         keys = set(self.keys.tolist())
         times = (self.pts * self.tick_s).tolist()
         chosen = (n for n, time_s in enumerate(times) if chooser.takes(n, time_s, n in keys))
-        wanted = np.fromiter(chosen, np.int64)
-        whole = Listed(0, self.pts, wanted, self.keys, False, choice.keyframes_only)
+        whole = self._listed(np.fromiter(chosen, np.int64), choice.keyframes_only)
         one = FrameRange(self.clip, self.tick_s, 0, None, whole, cut=cut)
         return list(_in_ranges(one, whole, _starts(self.keys, size)))
+
+    def ranges_with(self, numbers: Iterable[int]) -> list[FrameRange]:
+        """The ranges in which these frames are, each from the last keyframe before its first; of a clip whose frames
+        cannot be numbered beforehand, all up to the last of them."""
+        wanted = np.unique(np.fromiter(numbers, np.int64))
+        if self.sequential:
+            end = int(wanted.max(initial=-1)) + 1
+            return [FrameRange(self.clip, self.tick_s, 0, end, None, self.frame_s, self.times)]
+        whole = self._listed(wanted[(wanted >= 0) & (wanted < len(self.pts))], False)
+        one = FrameRange(self.clip, self.tick_s, 0, None, whole)
+        return list(_in_ranges(one, whole, _starts(self.keys, 1)))
+
+    def _listed(self, wanted: NDArray[np.int64], keyframes_only: bool) -> Listed:
+        return Listed(0, self.pts, wanted, self.keys, False, keyframes_only)
 
 
 def _starts(keys: NDArray[np.int64], size: int) -> list[int]:
@@ -182,7 +197,9 @@ class _Packets:
         length_s = 0.0
         if demuxer in _SAY_LENGTH and container.duration:
             length_s = container.duration / 1e6
-        lacks = demuxer == "mov" and stream.frames > self.all
+        # A stream of packets says nothing of its length, but ends with a whole one.
+        torn = demuxer == "mpegts" and all(container.size % bytes for bytes in _TS_PACKETS)
+        lacks = torn or (demuxer == "mov" and stream.frames > self.all)
         if not self.error and not lacks and length_s - self.end_s < _CUT_SECONDS:
             return None
         of = f" of {length_s:.2f} s" if length_s > self.end_s else ""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 STALL_SECONDS = 10.0
 #: The first wait before a stream that broke off is opened again; each is twice the one before.
 FIRST_PAUSE_SECONDS = 1.0
-#: Some frames are given at a time: whichever comes first.
+#: The frames of so much are given at a time: whichever comes first.
 SEGMENT_FRAMES, SEGMENT_SECONDS = 100, 2.0
 #: How often somebody is told that it goes on while nothing comes.
 _TELL_SECONDS = 0.5
@@ -76,11 +76,13 @@ class Progress:
         number: of the next frame.
         done: frames that are done.
         since: `time.monotonic` of the first frame, which is the same in all processes; None before it.
+        is_over: nobody wants more of it.
     """
 
     number: int = 0
     done: int = 0
     since: float | None = None
+    is_over: bool = False
 
 
 class LiveStream:
@@ -107,7 +109,7 @@ class LiveStream:
         self._stop = threading.Event()
         self._changed = threading.Condition()
         #: Nothing more comes.
-        self.at_end = self._is_full()
+        self.at_end = self._is_full() or progress.is_over
         #: It was opened, here or before.
         self.begun = self._since is not None
         if not self.at_end:
@@ -126,14 +128,14 @@ class LiveStream:
             return dropped
 
     def segment(self, at_work: AtWork) -> Iterator[Frame]:
-        """The next frames, as they come; if it cannot be read on, the reason is the last of them.
+        """The next frames, as they come, perhaps none; if it cannot be read on, the reason is the last of them.
 
         Args:
             at_work: told the number of each frame, and, while nothing comes, of the next one.
         """
         begin, count = time.monotonic(), 0
         while not self.at_end:
-            if count == SEGMENT_FRAMES or (count and time.monotonic() - begin > SEGMENT_SECONDS):
+            if count == SEGMENT_FRAMES or time.monotonic() - begin > SEGMENT_SECONDS:
                 return
             newest = self._take(at_work)
             if isinstance(newest, InputError):

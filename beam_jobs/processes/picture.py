@@ -22,8 +22,9 @@ from beam_jobs.imaging.video import ClipFile
 from beam_jobs.imaging.video_index import index_clip
 from beam_jobs.imaging.video_ranges import Frame, FrameRange, frames_of
 from beam_jobs.imaging.video_stream import LiveStream, Progress
-from beam_jobs.processes.annotate import annotated
+from beam_jobs.processes.annotate import annotated, drawn_on
 from beam_jobs.processes.calls import Answer, Caller, Starting, batch_pixels
+from beam_jobs.processes.display import Screen
 from beam_jobs.processes.reading import Content, ReadAhead, read_clip, read_picture, why_unreadable
 from beam_jobs.processes.select import select
 from beam_jobs.processes.spent import CpuClock, peak_rss
@@ -79,6 +80,7 @@ class PictureWorker:
         self._cpu = CpuClock()
         #: The stream that is being read, if one is.
         self._stream: LiveStream | None = None
+        self._screen = Screen(settings.display) if settings.display else None
 
     @property
     def shares_calls(self) -> bool:
@@ -152,7 +154,7 @@ class PictureWorker:
         try:
             index = index_clip(clip, told)
         except (InputError, OSError) as error:
-            refuse(work, work.name, _refusal(error), rows, tally)
+            refuse(_of_clip(work), work.name, _refusal(error), rows, tally)
             return []
         finally:
             self._cpu.lap("read")
@@ -160,9 +162,12 @@ class PictureWorker:
         for one in (work, *work.twins):
             tally.clips += 1
             if index.sequential:
-                rows.sequential_clip()
+                rows.count("sequential_clips")
             own = ClipFile(one.key.uri, clip.demuxer)
-            for part in index.ranges(self._settings.frames, self._settings.range_frames):
+            parts = index.ranges(self._settings.frames, self._settings.range_frames)
+            if not any(part.due is None or part.due for part in parts):
+                rows.count("clips_without_frames")
+            for part in parts:
                 found.append(replace(one, twins=(), frames=replace(part, clip=own)))
         return found
 
@@ -216,6 +221,8 @@ class PictureWorker:
             stream = LiveStream(
                 settings.streams[uri], settings.stream_limits, settings.frames, settings.max_pixels, progress
             )
+        if progress.is_over:
+            stream.close()
         done, last = 0, progress.number - 1
         self._cpu.lap("rows")
         clock = _Clock()
@@ -227,11 +234,12 @@ class PictureWorker:
             else:
                 self._finish(self._frame(work, frame, clock, rows, tally), starting, rows, tally)
             clock = _Clock()
-        rows.dropped_frames(stream.take_dropped())
-        if progress.number == 0:
-            rows.stream()
+        rows.count("dropped_frames", stream.take_dropped())
+        if stream.at_end:
+            rows.count("streams")
         self._stream = None if stream.at_end else stream
-        rows.span(work.input, progress.number, None if stream.at_end else last + 1, done)
+        if stream.at_end or last >= progress.number:
+            rows.span(work.input, progress.number, None if stream.at_end else last + 1, done)
         return None if stream.at_end else replace(work, stream=replace(stream.progress, number=last + 1))
 
     def _frame_key(self, clip: ImageKey, frame: Frame) -> ImageKey:
@@ -312,6 +320,9 @@ class PictureWorker:
         kept, empty_boxes = select(found, decoded.width, decoded.height, self._settings.selection)
         self._cpu.lap("post-process")
         self._annotate(key, work, decoded, kept, rows)
+        if self._screen is not None and self._settings.display is not None and self._screen.wants():
+            how = self._settings.display.annotation
+            self._screen.show(key.file_name, drawn_on(decoded.pixels, kept, self._spec.categories, how))
         one.clock.lap("annotate")
         self._cpu.lap("annotate")
         rows.image(key, work.place, display_name(key.uri), one.facts, kept, empty_boxes)
@@ -362,6 +373,12 @@ def refuse(work: Work, name: str, error: InputError, rows: RowsBuilder, tally: T
     for one, file_name in ((work, name), *((twin, twin.name) for twin in work.twins)):
         rows.failure(replace(one.key, file_name=file_name), one.place, display_name(one.key.uri), error, attempts)
         tally.failures[error.code] += 1
+
+
+def _of_clip(work: Work) -> Work:
+    """Work that is a clip: its failures name it as such."""
+    twins = tuple(replace(twin, key=replace(twin.key, video=twin.key.file_name)) for twin in work.twins)
+    return replace(work, key=replace(work.key, video=work.key.file_name), twins=twins)
 
 
 def refuse_frames(

@@ -29,6 +29,9 @@ from beam_jobs.storage import display_name
 
 #: So many processes in a row that end while they open the detector end the job.
 MAX_FAILED_LOADS = 3
+#: So many pictures or frames at which processes were lost, and none before that gave a result, end the job: it is the
+#: detector's fault, not theirs.
+MAX_LOST_AT_FIRST = 16
 #: A picture that ends its process is tried again alone; what ends a process twice is a failure. A group whose pictures
 #: share calls is tried again whole, so that a process that was killed from outside changes nothing.
 ATTEMPTS = 2
@@ -86,6 +89,8 @@ class DetectorPool:
         self._lock = threading.Lock()
         self._children: set[DetectorProcess] = set()
         self._failed_loads = 0
+        self._given_up = 0
+        self._streams_are_over = False
         #: What ended the pool, if anything did.
         self.error: Exception | None = None
         self._closed = False
@@ -136,6 +141,10 @@ class DetectorPool:
         """Counts what was settled outside of a detector process."""
         with self._lock:
             self.tally.add(tally)
+
+    def end_streams(self) -> None:
+        """Has the live streams end, as if they had come to their limits: within `SEGMENT_SECONDS`, at a frame."""
+        self._streams_are_over = True
 
     def close(self) -> None:
         """Ends the processes at once, whatever they are doing, and waits for them."""
@@ -203,8 +212,9 @@ class DetectorPool:
                     self.cpu_s[step] += seconds
                 self.peak_rss = max(self.peak_rss, reply.peak_rss)
             replies.append(reply)
-            if reply.rest is not None:
-                todo.append(((reply.rest,), 1))
+            if reply.rest is not None and reply.rest.stream is not None:
+                stream = replace(reply.rest.stream, is_over=self._streams_are_over)
+                todo.append(((replace(reply.rest, stream=stream),), 1))
         return child, replies
 
     def _max_memory(self) -> int:
@@ -212,6 +222,13 @@ class DetectorPool:
         return self._setup.settings.max_memory or int(min(memory, max(LEAST_MEMORY, memory / self.size)))
 
     def _lost_reply(self, work: Work, error: InputError) -> Reply:
+        with self._lock:
+            self._given_up += 1
+            if self._given_up >= MAX_LOST_AT_FIRST and not self.tally.pictures:
+                raise JobError(
+                    f"No picture gave a result: the detector {self._setup.spec.name} lost its process at each of the "
+                    f"first {self._given_up}. {error.message} --verbose shows what it says."
+                )
         rows = RowsBuilder(self._setup.spec.label, self._setup.spec.categories)
         tally = Tally()
         if work.frames is None:
@@ -225,8 +242,6 @@ class DetectorPool:
         rows = RowsBuilder(self._setup.spec.label, self._setup.spec.categories)
         tally = Tally()
         refuse_stream(work, at, error, rows, tally, progress.number)
-        if progress.number == 0:
-            rows.stream()
         rest = Progress(at + 1, progress.done + 1, progress.since or time.monotonic())
         return Reply(rows.encode(), (), tally, rest=replace(work, stream=rest))
 

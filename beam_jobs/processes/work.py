@@ -13,6 +13,7 @@ from beam_jobs.imaging.decode import MAX_PIXELS
 from beam_jobs.imaging.video_ranges import FrameChoice, FrameRange
 from beam_jobs.imaging.video_stream import Progress, StreamLimits
 from beam_jobs.processes.annotate import Annotation
+from beam_jobs.processes.display import Display
 from beam_jobs.processes.select import Selection
 from beam_jobs.records import ImageKey
 from beam_jobs.tracking.tracker import Tracking
@@ -45,6 +46,7 @@ class PictureSettings:
         range_frames: how long the ranges of clips are, see `RANGE_FRAMES`.
         streams: the addresses of the inputs that are live streams, by their `uri`, which does not have what is secret.
         stream_limits: when these are at their ends.
+        display: where what is detected on is shown, and how; None for nowhere.
     """
 
     selection: Selection = field(default_factory=Selection)
@@ -63,6 +65,7 @@ class PictureSettings:
     range_frames: int = RANGE_FRAMES
     streams: Mapping[str, str] = field(default_factory=dict, repr=False)
     stream_limits: StreamLimits = field(default_factory=StreamLimits)
+    display: Display | None = None
 
 
 @dataclass(frozen=True, slots=True)

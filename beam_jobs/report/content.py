@@ -257,6 +257,68 @@ class StepTimes:
 
 
 @dataclass(frozen=True, slots=True)
+class ClipRow:
+    """A clip in the list of clips.
+
+    Args:
+        frames: those that were looked at.
+        begin_s, end_s: from the first of them to the end of the last.
+        most: detections in the frame with most.
+        tracks: objects that were followed; 0 where none were to be.
+        classes: the most frequent first; some of them.
+    """
+
+    video: str
+    frames: int
+    begin_s: float
+    end_s: float
+    detections: int
+    most: int
+    tracks: int
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """When something was found in a clip.
+
+    Args:
+        edges: N + 1 ascending times in seconds.
+        lanes: class by class, its mean number of objects a frame in each of the N bins; NaN where no frame was.
+        stills: times in seconds of the frames that are shown.
+    """
+
+    edges: tuple[float, ...]
+    lanes: tuple[tuple[str, tuple[float, ...]], ...]
+    stills: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClipContent:
+    """A clip that is shown. `annotated` is a link to its annotated video; empty without one."""
+
+    video: str
+    annotated: str
+    timeline: Timeline
+    stills: tuple[GalleryItem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipsContent:
+    """The clips of a run: those that are listed, by name, and those of them that are shown.
+
+    Args:
+        all: how many there are.
+        tracked: objects were followed.
+    """
+
+    listed: tuple[ClipRow, ...] = ()
+    shown: tuple[ClipContent, ...] = ()
+    all: int = 0
+    tracked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RunContent:
     """What a run found, without ground truth.
 
@@ -269,6 +331,7 @@ class RunContent:
         steps: the last is all of them together.
         total_s: of the run, which the seconds of its `stages` add up to.
         steps_note: what the steps are of.
+        gallery: of pictures; frames are with their clips.
         boxes_per_picture: edges are whole numbers; a bin holds low <= boxes < high.
     """
 
@@ -289,3 +352,4 @@ class RunContent:
     total_s: float | None = None
     gallery: tuple[GalleryItem, ...] = ()
     warnings: tuple[str, ...] = ()
+    clips: ClipsContent = ClipsContent()

@@ -21,7 +21,9 @@ from beam_jobs.report.content import (
     Series,
     StepTimes,
 )
-from beam_jobs.report.gallery import Candidate, Gallery, Marked
+from beam_jobs.report.found_pictures import found_picture
+from beam_jobs.report.from_clips import clips_content
+from beam_jobs.report.gallery import Gallery
 from beam_jobs.runs.manifest import Manifest, table_files
 from beam_jobs.runs.parts import read_table
 from beam_jobs.words import counted
@@ -33,8 +35,6 @@ _EXAMPLES = 3
 _MOST_PICTURES = 96
 #: The least score of what is counted and drawn, as on annotated pictures.
 DEFAULT_MIN_SCORE = 0.3
-#: Boxes that a picture shows at most.
-_SHOWN_BOXES = 40
 #: What the launcher does in a stage of `run.json`.
 _STAGES = {
     "model_files": "find the model",
@@ -57,6 +57,7 @@ def run_content(
     title: str = "",
     min_score: float = DEFAULT_MIN_SCORE,
     budget: int | None = None,
+    folder: str = "",
 ) -> RunContent:
     """What `beam-detect report` shows of a run.
 
@@ -65,6 +66,7 @@ def run_content(
         read: the bytes of a picture by its `uri`; may raise `InputError` or `OSError`.
         min_score: the least score of what is counted and drawn.
         budget: bytes of the pictures in the page; 0 for no gallery.
+        folder: the run's as the page links to it; empty for no links.
 
     Raises:
         UsageError: `root` is not a finished run.
@@ -117,6 +119,7 @@ def run_content(
         tuple(stages),
         total_s,
         gallery,
+        clips=clips_content(root, manifest, min_score, budget, folder),
     )
 
 
@@ -250,37 +253,19 @@ def _gallery(
     root: str, manifest: Manifest, read: Callable[[str], bytes], min_score: float, budget: int | None
 ) -> tuple[GalleryItem, ...]:
     """Pictures spread evenly over the run: what one would see by leafing through it."""
-    total = manifest.counts.images
-    wanted = set(np.linspace(0, total - 1, min(total, _MOST_PICTURES)).astype(int).tolist()) if total else set()
+    total = sum(images["video"].null_count for images in _all(root, manifest, "images"))
+    wanted = np.unique(np.linspace(0, total - 1, min(total, _MOST_PICTURES)).astype(int))
     candidates, position = [], 0
     for images, path in zip(_all(root, manifest, "images"), table_files(manifest.files, "detections"), strict=True):
-        rows = [i for i in range(len(images)) if position + i in wanted]
-        position += len(images)
-        if rows:
+        pictures = images.filter(pc.is_null(images["video"]))  # frames are shown with their clips
+        rows = wanted[(wanted >= position) & (wanted < position + len(pictures))] - position
+        position += len(pictures)
+        if len(rows):
             detections = read_table(root, path)
-            candidates += [_candidate(image, detections, min_score) for image in images.take(rows).to_pylist()]
+            candidates += [found_picture(image, detections, min_score) for image in pictures.take(rows).to_pylist()]
     made = Gallery(read) if budget is None else Gallery(read, budget=budget)
     return made.items(candidates)
 
 
 def _all(root: str, manifest: Manifest, name: str) -> Iterator[pa.Table]:
     return (read_table(root, path) for path in table_files(manifest.files, name))
-
-
-def _candidate(image: dict[str, object], detections: pa.Table, min_score: float) -> Candidate:
-    same = pc.and_(pc.equal(detections["image_id"], image["image_id"]), pc.equal(detections["frame"], image["frame"]))
-    sure = pc.greater_equal(detections["score"], pa.scalar(min_score, pa.float32()))
-    rows = detections.filter(pc.and_(same, sure)).to_pylist()
-    rows.sort(key=lambda row: row["rank"])
-    boxes = tuple(
-        Marked(
-            (row["xmin"], row["ymin"], row["xmax"], row["ymax"]),
-            f"{row['category']} {row['score']:.2f}",
-            "class",
-            row["category_id"],
-        )
-        for row in rows[:_SHOWN_BOXES]
-    )
-    found = Counter(row["category"] for row in rows)
-    said = ", ".join(f"{n} × {name}" for name, n in found.most_common(4)) or f"nothing of a score from {min_score:g}"
-    return Candidate("picture", str(image["uri"]), str(image["file_name"]), tuple(found), said, boxes)

@@ -64,3 +64,13 @@ def tidy(value: float) -> str:
     """A tick or an edge: as few decimals as it needs, four at most."""
     text = f"{value:,.4f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text.replace("-", _MINUS)
+
+
+def clock(value: float) -> str:
+    """A time in a clip: minutes and seconds with one decimal, and hours where there are any."""
+    tenths = round(value * 10)
+    sign, tenths = ("" if tenths >= 0 else _MINUS), abs(tenths)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    first = f"{hours}:{minutes:02d}" if hours else str(minutes)
+    return f"{sign}{first}:{rest / 10:04.1f}"

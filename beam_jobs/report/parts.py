@@ -104,7 +104,7 @@ def gallery(items: Sequence[GalleryItem], note: str = "") -> list[Html]:
     # Without its script the page shows all pictures: buttons appear with what they do.
     group: dict[str, Attribute] = {"class": "choice", "role": "group", "aria-label": "Kind of picture", "hidden": True}
     more = tag("button", {"type": "button", "class": "more", "hidden": True}, "Show more")
-    return [*shown, tag("div", group, *buttons), tag("div", {"class": "gallery"}, *map(_gallery_item, items)), more]
+    return [*shown, tag("div", group, *buttons), tag("div", {"class": "gallery"}, *map(gallery_item, items)), more]
 
 
 def _image(picture: Picture, said: str) -> Html:
@@ -113,7 +113,8 @@ def _image(picture: Picture, said: str) -> Html:
     return tag("img", attributes | {"width": picture.width, "height": picture.height})
 
 
-def _gallery_item(item: GalleryItem) -> Html:
+def gallery_item(item: GalleryItem) -> Html:
+    """A picture with what there is to say of it."""
     said = f"{item.caption}, in {item.file_name}"
     if item.picture is None:
         picture = tag("div", {"class": "missing"}, item.missing or "no picture")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from beam_jobs.formats.image_join import Joined
 from beam_jobs.formats.parquet_results import read_columns
 from beam_jobs.formats.tf_example import parse_image
 from beam_jobs.formats.tfrecord import read_records
+from beam_jobs.report.frames import ClipFrames
 from beam_jobs.runs import layout
 from beam_jobs.runs.manifest import Manifest, table_files
 
@@ -23,14 +25,21 @@ from beam_jobs.runs.manifest import Manifest, table_files
 MOST_BYTES = 1 << 28
 #: Bytes of records that are looked through for a page: some seconds.
 _MOST_SEARCHED = 1 << 30
+_COLUMNS = ("image_id", "uri", "file_name", "sha256", "frame", "video")
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a picture is. `record` is the SHA-256 of a picture that is in a record of the file, else empty."""
+    """Where a picture is.
+
+    Args:
+        record: the SHA-256 of a picture that is in a record of the file, else empty.
+        frame: what the frames are asked for, of a frame of a clip; else empty.
+    """
 
     uri: str
-    record: str
+    record: str = ""
+    frame: str = ""
 
 
 class Pictures:
@@ -44,6 +53,7 @@ class Pictures:
         self._places: dict[int, list[_Place]] = {number: [] for number in image_ids}
         self._records: dict[str, dict[str, bytes]] = {}
         self._searched = 0
+        self._frames = ClipFrames()
 
     def add_run(self, root: str, manifest: Manifest, joined: Joined) -> None:
         """Those that a run has looked at.
@@ -58,10 +68,9 @@ class Pictures:
         for path in table_files(manifest.files, "images"):
             if not left:
                 break
-            table = read_columns(storage.join(root, path), ["image_id", "uri", "file_name", "sha256"])
+            table = read_columns(storage.join(root, path), _COLUMNS)
             for row in table.filter(pc.is_in(table["image_id"], value_set=ids)).to_pylist():
-                record = "" if _is_file_of(row["uri"], row["file_name"]) else row["sha256"]
-                self._places[of_truth[row["image_id"]]].append(_Place(row["uri"], record))
+                self._places[of_truth[row["image_id"]]].append(self._place(row))
                 left -= 1
 
     def add_folder(self, folder: str, images: pa.Table) -> None:
@@ -73,7 +82,7 @@ class Pictures:
         wanted = images.filter(pc.is_in(images["image_id"], value_set=pa.array(list(self._places), pa.int64())))
         for row in wanted.select(["image_id", "file_name"]).to_pylist():
             for name in dict.fromkeys((row["file_name"], row["file_name"].rpartition("/")[2])):
-                self._places[row["image_id"]].append(_Place(storage.join(folder, name), ""))
+                self._places[row["image_id"]].append(_Place(storage.join(folder, name)))
 
     def read(self, image_id: int) -> bytes:
         """The picture of an image, from the first place that has it.
@@ -85,10 +94,20 @@ class Pictures:
         failed: OSError | InputError = InputError("read", "not_found", "the run does not have it")
         for place in self._places[image_id]:
             try:
-                return self._record(place) if place.record else storage.read_bytes(place.uri, MOST_BYTES)
+                return self._read(place)
             except (OSError, InputError) as error:
                 failed = error
         raise failed
+
+    def _place(self, row: Mapping[str, Any]) -> _Place:
+        if row["video"] is not None:
+            return _Place(row["uri"], frame=self._frames.want(row["uri"], row["frame"]))
+        return _Place(row["uri"], "" if _is_file_of(row["uri"], row["file_name"]) else row["sha256"])
+
+    def _read(self, place: _Place) -> bytes:
+        if place.frame:
+            return self._frames.read(place.frame)
+        return self._record(place) if place.record else storage.read_bytes(place.uri, MOST_BYTES)
 
     def _record(self, place: _Place) -> bytes:
         if place.uri not in self._records:

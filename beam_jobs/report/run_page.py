@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from beam_jobs.report import charts, parts
+from beam_jobs.report.clips_section import clips_section
 from beam_jobs.report.content import FoundCategory, RunContent
 from beam_jobs.report.markup import Html, isolated, join, tag
 from beam_jobs.report.numbers import count, metric, milliseconds, seconds, tidy
@@ -22,6 +23,7 @@ def run_page(content: RunContent) -> bytes:
     sections = [
         Section("summary", "Summary", _summary(content)),
         Section("classes", "Classes", _classes(content, by_count)),
+        Section("clips", "Clips", clips_section(content.clips)),
         Section("scores", "Scores", [parts.grid(*parts.score_histograms(content.score_bins))]),
         Section("failures", "Failures", _failures(content)),
         Section("speed", "Speed", _speed(content)),

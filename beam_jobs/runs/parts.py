@@ -25,6 +25,7 @@ from beam_jobs.runs.launch import check_attempt
 from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.plan import PlannedInput
 from beam_jobs.tracking.tracker import Tracking
+from beam_jobs.words import counted
 
 
 class FileRecord(msgspec.Struct, frozen=True):
@@ -55,6 +56,7 @@ class Counts(msgspec.Struct):
         deduplicated: inputs whose rows are those of another with the same content, which alone was detected on.
         clips: the files among the planned inputs that turned out to be clips.
         sequential_clips: those of them whose frames could be numbered only as they were decoded, in one go.
+        clips_without_frames: those of them of which no frame was chosen.
         streams: the live streams among the planned inputs.
         dropped_frames: frames of these that came while the detector was at work on others, and were left.
     """
@@ -74,6 +76,7 @@ class Counts(msgspec.Struct):
     deduplicated: int = 0
     clips: int = 0
     sequential_clips: int = 0
+    clips_without_frames: int = 0
     streams: int = 0
     dropped_frames: int = 0
 
@@ -156,7 +159,7 @@ def commit_part(
         about = {name: row[name] for name in ("file_name", "frame", "attempts")}
         log.warning(row["stage"], row["code"], row["message"], input=row["uri"], part=part, **about)
     _log_changed(planned, rows.tables["images"], part, log)
-    summary = f"Part {part}: {counts.images} pictures, {counts.failed} failures."
+    summary = f"Part {part}: {counted(counts.images, 'picture')}, {counted(counts.failed, 'failure')}."
     log.info("write", "committed", summary, part=part, pictures=counts.images, failed=counts.failed)
     return record
 
@@ -254,6 +257,7 @@ def _account(part: int, planned: Sequence[PlannedInput], rows: Rows) -> Counts:
         deduplicated=len(compared) - len({one.first for one in compared}),
         clips=len(frames) - rows.counters.get("streams", 0),
         sequential_clips=rows.counters.get("sequential_clips", 0),
+        clips_without_frames=rows.counters.get("clips_without_frames", 0),
         streams=rows.counters.get("streams", 0),
         dropped_frames=rows.counters.get("dropped_frames", 0),
     )
