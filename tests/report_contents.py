@@ -11,6 +11,9 @@ from beam_jobs.report.content import (
     RECALL_POINTS,
     CalibrationBin,
     CategoryRow,
+    ClipContent,
+    ClipRow,
+    ClipsContent,
     Confusion,
     Curves,
     ErrorRow,
@@ -24,6 +27,7 @@ from beam_jobs.report.content import (
     Series,
     SizeRow,
     StepTimes,
+    Timeline,
 )
 from beam_jobs.report.gallery import Marked, render
 
@@ -108,7 +112,18 @@ def run() -> RunContent:
         steps=(StepTimes("infer", 2.6, 52.2, 44.7, 98.0, 1234.5),),
         stages=(("detect", 2.4), ("total", 17.2)),
         gallery=items()[:1],
+        clips=clips(),
     )
+
+
+def clips() -> ClipsContent:
+    lanes = (("person", (1.0, 2.5, NAN, 0.0)), (EVIL_CLASS, (0.0, 0.0, NAN, 1.0)))
+    shown = ClipContent(
+        EVIL_FILE, "../out/annotated/a.mp4", Timeline((0.0, 1.0, 2.0, 3.0, 4.0), lanes, (1.5,)), items()
+    )
+    listed = (ClipRow(EVIL_FILE, 100, 0.0, 4.0, 350, 7, 12, ("person", EVIL_CLASS)),)
+    nothing = ClipContent("empty.mp4", "", Timeline((0.0, 1.0), ()), ())
+    return ClipsContent((*listed, ClipRow("empty.mp4", 3, 1.0, 2.0, 0, 0, 0, ())), (shown, nothing), 3, tracked=True)
 
 
 def compare() -> CompareContent:

@@ -107,7 +107,8 @@ def test_structure_serves_readers_of_all_kinds(page: bytes) -> None:
     assert len(ids) == len(set(ids))
     references = [a["href"] for n, a in elements if n == "a"]
     assert references[0] == "#main"
-    assert all(reference and reference[1:] in ids for reference in references)
+    local = [reference for reference in references if reference and not reference.startswith("../out/annotated/")]
+    assert all(reference[1:] in ids for reference in local)
     for name, attributes in elements:
         if name == "img":
             assert attributes["alt"]

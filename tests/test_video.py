@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +253,15 @@ def test_a_range_is_divided_around_a_frame_and_each_part_reads_the_same(tmp_path
         assert [frame.number for frame in read(these)] == [22]
         assert same(read(before) + read(these) + read(after), whole)
         assert (before.begin, before.end, these.end, after.end) == (0, 22, after.begin, None)
+
+
+def test_what_was_decoded_does_not_stay_in_memory(tmp_path):
+    index = index_clip(clip_file(make_clip(tmp_path / "clip.mp4", 60)))
+    gc.collect()
+    gc.disable()
+    try:
+        in_ranges(index, 10)
+        kinds = (av.VideoFrame, av.Packet, av.container.InputContainer, av.VideoStream)
+        assert [one for one in gc.get_objects() if isinstance(one, kinds)] == []
+    finally:
+        gc.enable()

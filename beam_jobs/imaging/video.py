@@ -260,7 +260,11 @@ def _orientation(frame: VideoFrame) -> int:
 
     FFmpeg's form of it: nine int32, a b u c d v x y w, the first in 16.16 (libavutil/display.h).
     """
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    from av.sidedata.sidedata import SideDataContainer
+
+    # Not `frame.side_data`: a frame that holds what holds it stays in memory until Python looks for such circles.
+    side_data: Any = SideDataContainer
+    matrix = side_data(frame).get("DISPLAYMATRIX")
     if matrix is None:
         return 1
     a, b, _, c, d, *_ = np.frombuffer(bytes(matrix), np.int32)[:9].tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from beam_jobs.report import parts
 from beam_jobs.report.content import ClipContent, ClipRow, ClipsContent
-from beam_jobs.report.markup import Html, isolated, join, tag
+from beam_jobs.report.markup import Attribute, Html, isolated, join, tag
 from beam_jobs.report.numbers import clock, count
 from beam_jobs.report.tables import Cell, Column, table
 from beam_jobs.report.timeline import timeline
@@ -64,7 +64,9 @@ def _card(number: int, clip: ClipContent) -> Html:
     if not clip.timeline.lanes:
         shown = tag("p", {"class": "note"}, "Nothing was found that counts.")
     else:
-        chart = timeline(f"clip-{number}", f"What was found in {clip.video}", clip.timeline)
+        frame: dict[str, Attribute] = {"class": "scroll matrix", "role": "region", "tabindex": 0}
+        said = f"What was found in {clip.video}"
+        chart = tag("div", {**frame, "aria-label": said}, timeline(f"clip-{number}", said, clip.timeline))
         shown = join(chart, tag("p", {"class": "note"}, "Objects a frame by class: the darker, the more."))
     stills = tag("div", {"class": "stills"}, *map(parts.gallery_item, clip.stills)) if clip.stills else ""
     return tag("div", {"class": "card wide"}, heading, shown, stills, link)
