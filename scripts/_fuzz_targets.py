@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import tarfile
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -26,9 +27,13 @@ from beam_jobs.formats.results import result_sources
 from beam_jobs.formats.tf_example import make_example, parse_image
 from beam_jobs.formats.tfrecord import frame, read_records
 from beam_jobs.imaging.decode import decode
+from beam_jobs.imaging.video import HEAD_BYTES, ClipFile, demuxer_of
+from beam_jobs.imaging.video_index import index_clip
+from beam_jobs.imaging.video_ranges import FrameChoice, frames_of
 from beam_jobs.runs.check import check_run
 from beam_jobs.runs.manifest import Manifest
 from beam_jobs.runs.plan import Plan, Planner, read_part
+from tests.clips import make_clip
 from tests.pictures import BLUE, RED, encode, picture
 
 _PIXELS = picture(40, 30, ((2, 3, 20, 20), RED), ((25, 5, 35, 25), BLUE))
@@ -204,6 +209,25 @@ def _unpack(data: bytes, folder: Path) -> None:
         raise AssertionError(f"wrote {strangers} outside of its folder")
 
 
+def _clips() -> tuple[bytes, ...]:
+    kinds = (("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.webm", "libvpx"), ("a.avi", "mpeg4"), ("a.ts", "libx264"))
+    with tempfile.TemporaryDirectory() as folder:
+        made = [make_clip(Path(folder) / name, 8, codec=codec, size=(48, 32)) for name, codec in kinds]
+        return tuple(path.read_bytes() for path in made)
+
+
+def _read_clip(data: bytes, folder: Path) -> None:
+    path = folder / "clip"
+    path.write_bytes(data)
+    demuxer = demuxer_of(data[:HEAD_BYTES])
+    if demuxer is None:
+        return
+    index = index_clip(ClipFile(str(path), demuxer))
+    for part in index.ranges(FrameChoice(), 4):
+        for _ in frames_of(part, lambda _: None, 1 << 22):
+            pass
+
+
 @cache
 def targets() -> dict[str, Target]:
     """All of them, by name."""
@@ -212,6 +236,7 @@ def targets() -> dict[str, Target]:
     truths = (_coco(), gzip.compress(_coco(), mtime=0))
     return {
         "pictures": Target(_pictures(), lambda data, _: decode(data, max_pixels=1 << 22), (InputError,)),
+        "clips": Target(_clips(), _read_clip, (InputError,)),
         "tf.Example": Target((example,), lambda data, _: parse_image(data), (InputError,)),
         "TFRecord": Target(
             (records, gzip.compress(records, mtime=0)),

@@ -172,18 +172,21 @@ def _packets_from(
         except av.FFmpegError:
             return
     begun = key is None
-    for count, packet in enumerate(container.demux(stream)):
-        if count % _TELL_PACKETS == 0:
-            told()
-        if not begun:
-            if packet.is_keyframe and packet.pts == key:
-                begun = True
-            elif seeks and packet.dts is not None and key is not None and packet.dts > key:
-                return
-            else:
-                continue
-        if packet.size:
-            yield packet
+    try:
+        for count, packet in enumerate(container.demux(stream)):
+            if count % _TELL_PACKETS == 0:
+                told()
+            if not begun:
+                if packet.is_keyframe and packet.pts == key:
+                    begun = True
+                elif seeks and packet.dts is not None and key is not None and packet.dts > key:
+                    return
+                else:
+                    continue
+            if packet.size:
+                yield packet
+    except av.FFmpegError:
+        return  # the index has found this, and says where the clip breaks off
 
 
 def _decode(stream: VideoStream, packet: Packet[VideoStream] | None) -> Iterator[Shown]:
