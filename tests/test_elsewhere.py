@@ -25,8 +25,10 @@ from beam_jobs.engines.faults import reason_in
 from beam_jobs.engines.worker_environment import process_environment
 from beam_jobs.errors import UsageError
 from beam_jobs.runs import progress
+from beam_jobs.runs.check import check_run
 from beam_jobs.runs.manifest import Manifest
 from beam_jobs.transforms.detect import SharedPool
+from tests.clips import make_clip, make_sound
 from tests.pictures import write_pictures
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,6 +106,26 @@ def test_the_same_bytes_as_locally(folder, service):
     assert (manifest.detector.processes, manifest.detector.loads) == (2, 2)
     assert contents(folder / "out") == contents(folder / "local")
     assert not (folder / "out" / progress.FOLDER).exists()
+
+
+@pytest.mark.slow
+def test_clips_have_the_same_bytes_as_locally(tmp_path, service):
+    make_clip(tmp_path / "in/a.mp4", 230, options={"bf": "2"}, audio=True)
+    make_clip(tmp_path / "in/b.avi", 20, options={"bf": "2"})
+    (tmp_path / "in/sound.mp4").write_bytes(make_sound(tmp_path / "sound.mp4").read_bytes())
+    found = []
+    for output, words in (("local", []), ("out", ["--runner=PortableRunner", service])):
+        command = [sys.executable, "-m", "beam_jobs", "detect", FAKE, f"--input={tmp_path}/in", "--part_size=2"]
+        command += [f"--output={tmp_path / output}", "--annotate", "--annotate_every=50", "--track", *words]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert list(check_run(str(tmp_path / output))) == []
+        folders = ("images", "detections", "failures", "tracks", "coco", "annotated")
+        files = [path for folder in folders for path in sorted((tmp_path / output / folder).rglob("*.*"))]
+        found.append({str(path.relative_to(tmp_path / output)): path.read_bytes() for path in files})
+    assert found[0] == found[1]
+    assert {"annotated/a.mp4", "annotated/b.avi.mp4", "annotated/a.mp4#000050.jpg"} <= found[0].keys()
+    assert Manifest.read(str(tmp_path / "out")).counts.images == 250
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from beam_jobs.runs.check import check_run
 from beam_jobs.runs.manifest import Manifest
 from beam_jobs.runs.parts import read_table
 from beam_jobs.storage import objects
+from tests.clips import make_clip
 from tests.pictures import RED, encode, picture
 from tests.store_server import BUCKET, KEY_ID, SECRET, TOKEN, Fault, Store, running
 
@@ -205,6 +206,25 @@ def test_what_else_is_done_with_a_run_in_a_bucket(top: str, tmp_path: Path) -> N
     assert metrics["metrics"] == json.loads(storage.read_bytes(f"{top}/out/evaluation/metrics.json"))["metrics"]
     assert main(["detect", f"--output={top}/out", FAKE, f"--input={top}/in", "--limit=1", "--overwrite"]) == 0
     assert not [name for name in tree(f"{top}/out") if name.startswith("annotated/")]
+
+
+def test_clips_in_a_bucket(s3: Store, tmp_path: Path) -> None:
+    top = f"s3://{BUCKET}/{tmp_path.name}"
+    for name in ("a.mp4", "b.avi"):
+        clip = make_clip(tmp_path / name, 60, options={"bf": "2"}, audio=name == "a.mp4")
+        storage.write_atomic(f"{top}/in/{name}", clip.read_bytes())
+    words = [FAKE, f"--input={top}/in", "--annotate", "--annotate_every=25", "--track"]
+    for output in (f"{top}/out", f"{tmp_path}/local"):
+        assert main(["detect", f"--output={output}", *words]) == 0
+        assert list(check_run(output)) == []
+    remote = tree(f"{top}/out")
+    assert remote == tree(f"{tmp_path}/local")
+    assert {"annotated/a.mp4", "annotated/b.avi.mp4", "annotated/b.avi#000025.jpg"} <= remote.keys()
+    assert Manifest.read(f"{top}/out").counts.images == 120
+    assert main(["report", f"{top}/out", f"--output={tmp_path}/report.html"]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert "cannot be" not in page
+    assert page.count("data:image/jpeg") >= 2
 
 
 def test_lists_label_maps_and_ids_in_a_bucket(s3: Store, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 
 import pandas as pd
+import pytest
 
 from beam_jobs.cli.main import main
 from beam_jobs.runs.check import check_run
@@ -49,3 +50,10 @@ def test_a_run_that_was_stopped_while_it_drew_goes_on_and_says_what_it_cannot_dr
     lines = [json.loads(line) for file in (out / "log").iterdir() for line in file.read_text().splitlines()]
     said = [(line["code"], line["input"]) for line in lines if line["stage"] == "annotate"]
     assert said == [("changed", str(tmp_path / "in/c.mp4"))]
+
+
+@pytest.mark.parametrize("flag", ["--track_score=0.3", "--track_lost_s=2"])
+def test_flags_of_tracking_ask_for_tracking(tmp_path, capsys, flag):
+    words = [f"--input={tmp_path}", f"--output={tmp_path}/out", FAKE, flag]
+    assert main(["detect", *words]) == 2
+    assert f"{flag.partition('=')[0]} says how objects are followed: give --track" in capsys.readouterr().err

@@ -136,6 +136,16 @@ def test_of_a_clip_that_is_cut_off_the_good_frames_are_kept(tmp_path, name):
     assert all(isinstance(one.picture, Decoded) for one in in_ranges(index, 1, FrameChoice(end_s=1.0)))
 
 
+def test_mpeg_ts_that_is_cut_off_within_a_packet(tmp_path):
+    path = make_clip(tmp_path / "a.ts", 100, options={"bf": "0"})
+    assert len(shown(in_ranges(index_clip(clip_file(path)), 1000))) == 100
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10 // 188 * 188 + 100])
+    frames = in_ranges(index_clip(clip_file(path)), 1000)
+    assert 30 < len(shown(frames)) < 80
+    assert isinstance(frames[-1].picture, InputError)
+    assert frames[-1].picture.code == "truncated"
+
+
 def test_frames_that_do_not_decode_are_failures_with_their_numbers(tmp_path):
     path = make_clip(tmp_path / "a.mkv", 60, codec="mjpeg")
     with av.open(str(path)) as container:

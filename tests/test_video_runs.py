@@ -152,6 +152,43 @@ def test_frames_that_flags_choose(tmp_path):
         assert main(["detect", f"--output={tmp_path}/no", FAKE, f"--input={tmp_path}/in", *words]) == 2
 
 
+def test_a_clip_of_which_no_frame_is_chosen_is_said(tmp_path, capsys):
+    make_clip(tmp_path / "in/long.mp4", 60)
+    make_clip(tmp_path / "in/short.mp4", 10)
+    counts = detect(tmp_path / "out", f"--input={tmp_path}/in", "--start=1").counts
+    assert (counts.images, counts.clips, counts.clips_without_frames) == (35, 2, 1)
+    assert "1 clip has no frame of those that --start" in capsys.readouterr().out
+
+
+def test_a_clip_that_cannot_be_opened_is_named_as_a_clip(tmp_path):
+    (tmp_path / "in").mkdir()
+    make_sound(tmp_path / "in/sound.mp4")
+    (tmp_path / "in/text.mp4").write_text("no clip")
+    detect(tmp_path / "out", f"--input={make_clip(tmp_path / 'a.mp4', 3)}", f"--input={tmp_path}/in")
+    failures = pd.read_parquet(tmp_path / "out/failures").set_index("file_name")
+    assert failures["video"].dropna().to_dict() == {"in/sound.mp4": "in/sound.mp4"}
+    assert failures["code"].to_dict() == {"in/sound.mp4": "no_video", "in/text.mp4": "not_an_image"}
+
+
+def test_clips_whose_names_have_the_same_digest_get_ids_of_their_own(tmp_path):
+    seen: dict[int, str] = {}
+    pair: tuple[str, str] | None = None
+    for name in (f"{i}.mp4" for i in range(1_000_000)):
+        other = seen.setdefault(frame_id_of(name, 0), name)
+        if other != name:
+            pair = (other, name)
+            break
+    assert pair is not None
+    clip = make_clip(tmp_path / "in" / pair[0], 5)
+    (tmp_path / "in" / pair[1]).write_bytes(clip.read_bytes())
+    manifest = detect(tmp_path / "out", f"--input={tmp_path}/in")
+    images = pd.read_parquet(tmp_path / "out/images")
+    first, second = (images[images["video"] == name] for name in sorted(pair))
+    assert images["image_id"].is_unique
+    assert first["image_id"].tolist() == [frame_id_of(sorted(pair)[0], number) for number in range(5)]
+    assert {one.file_name for one in manifest.renamed} == set(second["file_name"])
+
+
 def test_copies_of_a_clip_are_clips_of_their_own(tmp_path):
     clip = make_clip(tmp_path / "in/a.mp4", 20)
     (tmp_path / "in/b.mp4").write_bytes(clip.read_bytes())
