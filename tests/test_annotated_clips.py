@@ -15,7 +15,7 @@ from beam_jobs.processes import clips as module
 from beam_jobs.processes.annotate import Annotation
 from beam_jobs.processes.clips import Drawing, annotate_clips, annotate_here
 from beam_jobs.runs.clips import Clip
-from beam_jobs.runs.parts import write_table
+from beam_jobs.runs.parts import Counts, PartRecord, write_table
 from tests.clips import make_clip
 from tests.made_clips import frames_of, sound_of, times_of
 
@@ -50,8 +50,9 @@ def write_tables(root: Path, video: str, frames: list[int], size=(96, 64)) -> No
         "track_id": pa.array([7] * n, pa.int32()),
         **{"xmin": left, "ymin": np.full(n, 24, np.float32), "xmax": left + 50, "ymax": np.full(n, 60, np.float32)},
     }
-    write_table(str(root), "images/part-00000.parquet", images, ())
-    write_table(str(root), "detections/part-00000.parquet", pa.table(columns, schema=DETECTIONS), ())
+    tables = (("images", images), ("detections", pa.table(columns, schema=DETECTIONS)))
+    files = [write_table(str(root), f"{name}/part-00000.parquet", table, ()) for name, table in tables]
+    PartRecord(0, Counts(), files).write(str(root))
 
 
 @pytest.fixture

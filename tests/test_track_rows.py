@@ -4,7 +4,8 @@ import numpy as np
 import pyarrow as pa
 
 from beam_jobs.formats.tables import DETECTIONS, TRACKS
-from beam_jobs.formats.track_rows import usual_step, with_tracks
+from beam_jobs.formats.track_rows import tracks_of as tracked
+from beam_jobs.formats.track_rows import usual_step, with_track_ids
 from beam_jobs.runs.check_tables import tracks_of
 from beam_jobs.tracking.tracker import Tracking
 
@@ -39,6 +40,13 @@ def part(order=("a.mp4", "b.mp4"), frames=6):
     return pa.Table.from_pylist(images), pa.table(columns, schema=DETECTIONS)
 
 
+def with_tracks(images, detections, settings, together=1000):
+    counts = images["num_detections"].to_numpy()
+    firsts = np.cumsum([0, *counts])
+    found = tracked(images, lambda low, high: detections[firsts[low] : firsts[high]], settings, together)
+    return with_track_ids(detections, found.ids), found.table
+
+
 def test_each_clip_has_tracks_of_its_own():
     images, detections = part()
     detections, tracks = with_tracks(images, detections, Tracking())
@@ -52,6 +60,12 @@ def test_each_clip_has_tracks_of_its_own():
     assert (first["first_s"], first["last_s"]) == (0.0, 0.2)
     assert detections["track_id"].to_pylist() == ([1, None] * 6 + [None]) * 2
     assert detections.schema.equals(DETECTIONS, check_metadata=True)
+
+
+def test_it_does_not_matter_how_many_images_are_read_at_a_time():
+    images, detections = part()
+    whole, some = (with_tracks(images, detections, Tracking(), together) for together in (1000, 4))
+    assert whole == some
 
 
 def test_the_order_of_clips_in_a_part_does_not_matter():

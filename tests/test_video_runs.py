@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import apache_beam as beam
@@ -20,6 +21,7 @@ from beam_jobs.processes.feed import Feeder
 from beam_jobs.processes.pool import DetectorPool
 from beam_jobs.processes.work import PictureSettings, Work
 from beam_jobs.records import ImageKey, frame_id_of
+from beam_jobs.runs import parts
 from beam_jobs.runs.check import check_run
 from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.manifest import Manifest
@@ -38,6 +40,16 @@ def detect(output: Path, *words: str) -> Manifest:
     assert main(["detect", f"--output={output}", FAKE, *words]) == 0
     assert list(check_run(str(output))) == []
     return Manifest.read(str(output))
+
+
+def colliding_names() -> tuple[str, str]:
+    """Two clips whose names have the same digest."""
+    seen: dict[int, str] = {}
+    for name in (f"{i}.mp4" for i in range(1_000_000)):
+        other = seen.setdefault(frame_id_of(name, 0), name)
+        if other != name:
+            return other, name
+    raise AssertionError("no two names have the same digest of 31 bits")
 
 
 def encoded(paths: list[Path], settings: PictureSettings, factory: str = "colours", processes: int = 2) -> list[bytes]:
@@ -91,6 +103,57 @@ def test_one_range_and_two_and_seven_give_the_same_tables(tmp_path, factory):
         commit_part(str(root), 0, [planned(clip)], some, RunLog())
         found.append([(root / name / "part-00000.parquet").read_bytes() for name in ("images", "detections")])
     assert found[0] == found[1] == found[2]
+
+
+def test_a_part_of_many_frames_has_files_of_few(tmp_path, monkeypatch):
+    make_clip(tmp_path / "in/a.mp4", 70, options={"bf": "2"})
+    make_clip(tmp_path / "in/b.avi", 25)
+    write_pictures(tmp_path / "in", 4)
+    truth = {"images": [{"id": 7, "file_name": "a.mp4#000065", "width": 96, "height": 64}], "categories": []}
+    (tmp_path / "ids.json").write_text(json.dumps({**truth, "annotations": []}))
+    words = [f"--input={tmp_path}/in", "--track", "--annotate", "--annotate_every=9", "--workers=1"]
+    words.append(f"--image_ids={tmp_path}/ids.json")
+    tables = []
+    for output, images in (("one", 2000), ("many", 10)):
+        monkeypatch.setattr(parts, "FILE_IMAGES", images)
+        detect(tmp_path / output, *words)
+        files = {name: sorted((tmp_path / output / name).iterdir()) for name in ("images", "detections", "timings")}
+        assert {len(paths) for paths in files.values()} == {1 if output == "one" else 10}
+        assert len({tuple(path.name for path in paths) for paths in files.values()}) == 1
+        some = {name: pd.concat(map(pd.read_parquet, paths)) for name, paths in files.items()}
+        some["timings"] = some["timings"][["image_id", "file_name", "frame"]]
+        tables.append({**some, "tracks": pd.read_parquet(tmp_path / output / "tracks")})
+        tables[-1]["coco"] = (tmp_path / output / "coco/detections.json").read_bytes()
+        tables[-1]["video"] = (tmp_path / output / "annotated/a.mp4").read_bytes()
+        assert main(["report", str(tmp_path / output), f"--output={tmp_path}/{output}.html"]) == 0
+    one, many = tables
+    for name in ("images", "detections", "timings", "tracks"):
+        pd.testing.assert_frame_equal(one[name].reset_index(drop=True), many[name].reset_index(drop=True))
+    assert (one["coco"], one["video"]) == (many["coco"], many["video"])
+    sections = [
+        re.search(r'(?s)<section id="clips".*?</section>', (tmp_path / f"{name}.html").read_text())
+        for name in ("one", "many")
+    ]
+    assert sections[0] is not None
+    assert sections[1] is not None
+    assert sections[0][0].replace('"one/', '"many/') == sections[1][0]
+    # Begun afresh with other files, none of the old ones is left.
+    monkeypatch.setattr(parts, "FILE_IMAGES", 30)
+    detect(tmp_path / "many", *words, "--overwrite")
+    assert len(list((tmp_path / "many/images").iterdir())) == 4
+
+
+def test_ids_that_collide_are_settled_in_all_files_of_a_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "FILE_IMAGES", 7)
+    first, second = colliding_names()
+    clip = make_clip(tmp_path / "in" / first, 20)
+    (tmp_path / "in" / second).write_bytes(clip.read_bytes())
+    detect(tmp_path / "out", f"--input={tmp_path}/in", "--annotate", "--annotate_every=6")
+    images, detections = (pd.read_parquet(tmp_path / "out" / name) for name in ("images", "detections"))
+    assert images["image_id"].is_unique
+    both = images.merge(detections, on=["file_name", "frame"], suffixes=("", "_of_detection"))
+    assert len(both) == len(detections)
+    assert (both["image_id"] == both["image_id_of_detection"]).all()
 
 
 def test_many_clips_in_small_parts_add_up(tmp_path):
@@ -171,14 +234,7 @@ def test_a_clip_that_cannot_be_opened_is_named_as_a_clip(tmp_path):
 
 
 def test_clips_whose_names_have_the_same_digest_get_ids_of_their_own(tmp_path):
-    seen: dict[int, str] = {}
-    pair: tuple[str, str] | None = None
-    for name in (f"{i}.mp4" for i in range(1_000_000)):
-        other = seen.setdefault(frame_id_of(name, 0), name)
-        if other != name:
-            pair = (other, name)
-            break
-    assert pair is not None
+    pair = colliding_names()
     clip = make_clip(tmp_path / "in" / pair[0], 5)
     (tmp_path / "in" / pair[1]).write_bytes(clip.read_bytes())
     manifest = detect(tmp_path / "out", f"--input={tmp_path}/in")

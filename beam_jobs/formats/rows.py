@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
-from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +32,9 @@ COUNTERS = (
     "dropped_frames",
 )
 
+#: Arrow's columns are made of so many rows or more, where there are so many.
+_ROWS_AT_ONCE = 2_000
+_NUM_DETECTIONS = TRAVELLING["images"].names.index("num_detections")
 _NOTHING = Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int32))
 
 
@@ -59,18 +61,75 @@ class Rows:
     @staticmethod
     def of(encoded: Iterable[bytes]) -> Rows:
         """All that builders have encoded, in whatever order."""
-        groups: list[_Group] = [pickle.loads(data) for data in encoded]
+        gathered = Gathered(encoded)
+        tables = {**gathered.tables, "detections": gathered.detections(0, gathered.tables["images"].num_rows)}
+        return Rows({name: tables[name] for name in TRAVELLING}, gathered.counters)
+
+
+class Gathered:
+    """The rows of some inputs, of which the detections, by far the most, stay encoded until they are asked for.
+
+    Args:
+        encoded: all that builders have encoded, in whatever order.
+
+    Attributes:
+        tables, counters: as in `Rows`, without `detections`.
+        given: how many detections have a mask, and keypoints: by the names in `SHAPES`.
+    """
+
+    def __init__(self, encoded: Iterable[bytes]) -> None:
+        self._encoded = list(encoded)
+        self._held: dict[int, _Group] = {}
         counters: Counter[str] = Counter()
-        for group in groups:
+        self.given: Counter[str] = Counter()
+        images = []
+        chunks: dict[str, list[pa.Table]] = defaultdict(list)
+        waiting: dict[str, list[tuple[object, ...]]] = defaultdict(list)
+
+        def flush() -> None:
+            for name, rows in waiting.items():
+                chunks[name].append(_table(name, rows))
+            waiting.clear()
+
+        for data in self._encoded:
+            group: _Group = pickle.loads(data)
             counters.update(group.counters)
-        tables = {}
+            images.append(len(group.rows.get("images", ())))
+            if group.shapes is not None:
+                self.given.update({name: len(column) - column.null_count for name, column in _columns(group.shapes)})
+            for name, rows in group.rows.items():
+                waiting[name].extend(rows)
+            if len(waiting["images"]) >= _ROWS_AT_ONCE:
+                flush()
+        flush()
+        self.counters: Mapping[str, int] = dict(counters)
+        self.tables: dict[str, pa.Table] = {}
         for name in TRAVELLING.keys() - {"detections"}:
-            table = _table(name, groups)
+            table = pa.concat_tables([TRAVELLING[name].empty_table(), *chunks[name]]).combine_chunks()
             order = _order(name, table)
-            tables[name] = table.take(order)
+            self.tables[name] = table.take(order)
             if name == "images":
-                tables["detections"] = _detections(groups, tables[name], order.to_numpy())
-        return Rows({name: tables[name] for name in TRAVELLING}, dict(counters))
+                #: Where each image is among those of all groups.
+                self._order = order.to_numpy()
+        #: Where the images of each group begin.
+        self._begins = np.cumsum([0, *images])
+
+    def detections(self, begin: int, end: int) -> pa.Table:
+        """The table `detections` of the images begin <= row < end: those of each together, best first."""
+        order = self._order[begin:end].astype(np.int64)
+        of_group = np.searchsorted(self._begins, order, "right") - 1
+        wanted = np.unique(of_group).tolist()
+        # The groups of neighbours are, mostly, those of the call before.
+        self._held = {i: self._held.get(i) or pickle.loads(self._encoded[i]) for i in wanted}
+        sizes = np.diff(self._begins)[wanted]
+        local = np.zeros(len(self._begins), np.int64)
+        local[wanted] = np.cumsum(sizes) - sizes
+        at = local[of_group] + order - self._begins[of_group]
+        return _detections([self._held[i] for i in wanted], self.tables["images"].slice(begin, end - begin), at)
+
+
+def _columns(table: pa.Table) -> Iterator[tuple[str, pa.ChunkedArray]]:
+    return zip(table.column_names, table.columns, strict=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +153,8 @@ class _Group:
     counters: Mapping[str, int]
 
 
-def _table(name: str, groups: Iterable[_Group]) -> pa.Table:
+def _table(name: str, rows: Sequence[tuple[object, ...]]) -> pa.Table:
     schema = TRAVELLING[name]
-    rows = list(chain.from_iterable(group.rows.get(name, ()) for group in groups))
     if not rows:
         return schema.empty_table()
     columns = zip(*rows, strict=True)
@@ -111,20 +169,19 @@ def _order(name: str, table: pa.Table) -> pa.Array:
     return pc.sort_indices(table, sort_keys=[(key, "ascending") for key in keys])
 
 
-def _detections(groups: Sequence[_Group], images: pa.Table, order: NDArray[np.uint64]) -> pa.Table:
+def _detections(groups: Sequence[_Group], images: pa.Table, order: NDArray[np.int64]) -> pa.Table:
     """The table `detections`: those of each of `images` together, best first.
 
     Args:
-        images: in the order of the plan.
-        order: where each of them is among the groups.
+        images: some of those of the groups.
+        order: where each of them is among all of the groups.
     """
     schema = TRAVELLING["detections"]
     counts = images["num_detections"].to_numpy()
     if not counts.any():
         return schema.empty_table()
-    collected = np.empty_like(counts)
-    collected[order] = counts
-    firsts = (np.cumsum(collected) - collected)[order]
+    of_all = np.array([row[_NUM_DETECTIONS] for group in groups for row in group.rows.get("images", ())], np.int64)
+    firsts = (np.cumsum(of_all) - of_all)[order]
     of_image = np.repeat(np.arange(len(counts)), counts)
     rank = np.arange(len(of_image)) - np.repeat(np.cumsum(counts) - counts, counts)
     at = np.repeat(firsts, counts) + rank

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -10,42 +11,56 @@ from numpy.typing import NDArray
 
 from beam_jobs.formats.found_rows import found_in
 from beam_jobs.formats.tables import TRACKS
+from beam_jobs.records import Detections
 from beam_jobs.tracking.tracker import Frame, Tracking, track
 
 #: The step of a clip of which one frame was seen, in seconds: any would do.
 _ANY_STEP = 1 / 30
 
 
-def with_tracks(images: pa.Table, detections: pa.Table, settings: Tracking) -> tuple[pa.Table, pa.Table]:
-    """`detections` with the column `track_id` filled in, and rows of `tracks`, by clip and id.
+@dataclass(frozen=True, slots=True, eq=False)
+class PartTracks:
+    """The tracks of a part.
 
     Args:
-        images, detections: all rows of a part, in its order. Those that are not of a clip have no track.
+        ids: int32 [D], by detection; 0 where one has no track.
+        table: rows of `tracks`, by clip and id.
+    """
+
+    ids: NDArray[np.int32]
+    table: pa.Table
+
+
+def tracks_of(
+    images: pa.Table, detections: Callable[[int, int], pa.Table], settings: Tracking, together: int
+) -> PartTracks:
+    """The tracks of the clips of a part.
+
+    Args:
+        images: all rows of the part, in its order. Those that are not of a clip have no track.
+        detections: those of the images begin <= row < end.
+        together: so many images are asked for at a time.
     """
     counts = images["num_detections"].to_numpy()
     firsts = np.cumsum(counts) - counts
-    found = found_in(detections)
-    track_ids = np.zeros(len(detections), np.int32)
+    track_ids = np.zeros(int(counts.sum()), np.int32)
     rows: list[tuple[object, ...]] = []
-    names: dict[int, str] = dict(
-        zip(detections["category_id"].to_pylist(), detections["category"].to_pylist(), strict=True)
-    )
+    found = _Found(detections, counts, together)
     for video, at in _clips(images):
         numbers, times = images["frame"].to_numpy()[at], _times(images["timestamp_s"].take(pa.array(at)))
-        where = [np.arange(firsts[i], firsts[i] + counts[i]) for i in at.tolist()]
         frames = (
-            Frame(number, time, found.take(rows_of_it))
-            for number, time, rows_of_it in zip(numbers.tolist(), times.tolist(), where, strict=True)
+            Frame(number, time, found.of(row))
+            for number, time, row in zip(numbers.tolist(), times.tolist(), at.tolist(), strict=True)
         )
         ids, tracks = track(frames, usual_step(times), settings)
-        for rows_of_it, of_frame in zip(where, ids, strict=True):
-            track_ids[rows_of_it] = of_frame
+        for row, of_frame in zip(at.tolist(), ids, strict=True):
+            track_ids[firsts[row] : firsts[row] + counts[row]] = of_frame
         rows += [
             (
                 video,
                 one.track_id,
                 one.category_id,
-                names[one.category_id],
+                found.names[one.category_id],
                 one.first_frame,
                 one.last_frame,
                 one.first_s,
@@ -55,11 +70,38 @@ def with_tracks(images: pa.Table, detections: pa.Table, settings: Tracking) -> t
             )
             for one in tracks
         ]
-    column = pa.array(track_ids, mask=track_ids == 0)
-    position = detections.schema.get_field_index("track_id")
-    detections = detections.set_column(position, detections.schema.field(position), column)
     columns = zip(*rows, strict=True) if rows else [()] * len(TRACKS)
-    return detections, pa.table([pa.array(each, f.type) for each, f in zip(columns, TRACKS, strict=True)], TRACKS)
+    table = pa.table([pa.array(each, f.type) for each, f in zip(columns, TRACKS, strict=True)], TRACKS)
+    return PartTracks(track_ids, table)
+
+
+def with_track_ids(detections: pa.Table, ids: NDArray[np.int32]) -> pa.Table:
+    """`detections` with the column `track_id` filled in; 0 where one has no track."""
+    position = detections.schema.get_field_index("track_id")
+    return detections.set_column(position, detections.schema.field(position), pa.array(ids, mask=ids == 0))
+
+
+class _Found:
+    """What was found in each image of a part; some images are read at a time."""
+
+    def __init__(self, detections: Callable[[int, int], pa.Table], counts: NDArray[np.int32], together: int) -> None:
+        self._detections = detections
+        self._counts = counts
+        self._together = together
+        self._begin = -1
+        #: Of the categories, by id.
+        self.names: dict[int, str] = {}
+
+    def of(self, row: int) -> Detections:
+        begin = row - row % self._together
+        if begin != self._begin:
+            table = self._detections(begin, min(begin + self._together, len(self._counts)))
+            self._begin, self._found = begin, found_in(table)
+            counts = self._counts[begin : begin + self._together]
+            self._firsts = np.cumsum(counts) - counts
+            self.names.update(zip(table["category_id"].to_pylist(), table["category"].to_pylist(), strict=True))
+        first = int(self._firsts[row - begin])
+        return self._found.take(np.arange(first, first + int(self._counts[row])))
 
 
 def usual_step(times: NDArray[np.float64]) -> float:

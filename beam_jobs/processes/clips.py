@@ -233,7 +233,7 @@ def _planned(clip: Clip, drawing: Drawing) -> tuple[ClipFile, ClipFormat, Fracti
 
 @lru_cache(maxsize=2)
 def _rows(clip: Clip) -> ClipRows:
-    return ClipRows.read(clip)
+    return ClipRows(clip)
 
 
 def _draw_range(clip: Clip, part: FrameRange, form: ClipFormat, drawing: Drawing, path: Path) -> int:

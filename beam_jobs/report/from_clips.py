@@ -6,12 +6,14 @@ Parts are read one at a time, and those of the clips that are shown a second tim
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from urllib.parse import quote
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from beam_jobs import storage
@@ -81,12 +83,12 @@ def clips_content(root: str, manifest: Manifest, min_score: float, budget: int |
     if not manifest.counts.clips + manifest.counts.streams:
         return ClipsContent()
     tracked = manifest.counts.tracks > 0
-    parts = range(len(table_files(manifest.files, "images")))
+    parts = _parts(manifest)
     order = count()
     kept: list[tuple[int, int, int, ClipRow]] = []
-    for part in parts:
-        tracks = _tracks(root, part) if tracked else {}
-        for clip in _clips(root, part, min_score):
+    for part, files in parts.items():
+        tracks = _tracks(root, files)
+        for clip in _clips(root, files, min_score):
             row = _row(clip, tracks.get(clip.video, 0))
             # The number settles ties: what comes first stays.
             heapq.heappush(kept, (row.detections, -next(order), part, row))
@@ -95,9 +97,9 @@ def clips_content(root: str, manifest: Manifest, min_score: float, budget: int |
     best = heapq.nlargest(MOST_SHOWN, kept)
     chosen = {row.video for *_, row in best}
     clips = [
-        (clip, part)
+        (clip, parts[part])
         for part in sorted({part for _, _, part, _ in best})
-        for clip in _clips(root, part, min_score)
+        for clip in _clips(root, parts[part], min_score)
         if clip.video in chosen
     ]
     stills = _stills(root, clips, min_score, budget)
@@ -107,21 +109,40 @@ def clips_content(root: str, manifest: Manifest, min_score: float, budget: int |
     return ClipsContent(tuple(listed), tuple(sorted(shown, key=lambda one: one.video)), next(order), tracked)
 
 
-def _clips(root: str, part: int, min_score: float) -> Iterator[_Frames]:
+#: The files of each table of a part.
+_Files = Mapping[str, Sequence[str]]
+
+
+def _parts(manifest: Manifest) -> dict[int, _Files]:
+    found: dict[int, dict[str, list[str]]] = {}
+    for table in ("images", "detections", "tracks"):
+        for path in table_files(manifest.files, table):
+            part = layout.part_of(path)
+            assert part is not None
+            found.setdefault(part, {"images": [], "detections": [], "tracks": []})[table].append(path)
+    return dict(sorted(found.items()))
+
+
+def _clips(root: str, files: _Files, min_score: float) -> Iterator[_Frames]:
     """The clips of a part of which some frame was looked at."""
     columns = ["video", "uri", "timestamp_s", "frame", "num_detections"]
-    images = read_columns(storage.join(root, layout.part_table("images", part)), columns)
+    tables = [read_columns(storage.join(root, path), columns) for path in files["images"]]
+    images = pa.concat_tables(tables).combine_chunks()
     videos = images["video"].combine_chunks().dictionary_encode()
     if videos.null_count == len(images):
         return
-    columns = ["category_id", "category", "score"]
-    found = read_columns(storage.join(root, layout.part_table("detections", part)), columns)
-    sure = np.flatnonzero(found["score"].to_numpy() >= np.float32(min_score))
-    owners = np.repeat(np.arange(len(images)), images["num_detections"].to_numpy())[sure]
-    found = found.take(sure)
-    ids = found["category_id"].to_numpy().astype(np.int64)
-    unique, first = np.unique(ids, return_index=True)
-    names = {number: found["category"][at].as_py() for number, at in zip(unique.tolist(), first.tolist(), strict=True)}
+    some_ids, some_owners, begin = [], [], 0
+    names: dict[int, str] = {}
+    for table, path in zip(tables, files["detections"], strict=True):
+        found = read_columns(storage.join(root, path), ["category_id", "category", "score"])
+        sure = found["score"].to_numpy() >= np.float32(min_score)
+        of_table = found["category_id"].to_numpy().astype(np.int64)
+        unique, first = np.unique(of_table, return_index=True)
+        names.update(zip(unique.tolist(), found["category"].take(pa.array(first)).to_pylist(), strict=True))
+        some_ids.append(of_table[sure])
+        some_owners.append(begin + np.repeat(np.arange(len(table)), table["num_detections"].to_numpy())[sure])
+        begin += len(table)
+    ids, owners = np.concatenate(some_ids), np.concatenate(some_owners)
     of_image = videos.indices.fill_null(-1).to_numpy()
     frames, times = images["frame"].to_numpy(), images["timestamp_s"].to_numpy()
     for number, video in enumerate(videos.dictionary.to_pylist()):
@@ -134,11 +155,12 @@ def _clips(root: str, part: int, min_score: float) -> Iterator[_Frames]:
         yield _Frames(video, uri, rows, times[rows], place[owners[own]], ids[own], names)
 
 
-def _tracks(root: str, part: int) -> dict[str, int]:
+def _tracks(root: str, files: _Files) -> dict[str, int]:
     """How many objects were followed in each clip of a part."""
-    path = storage.join(root, layout.part_table("tracks", part))
-    videos = read_columns(path, ["video"])["video"].combine_chunks().value_counts().to_pylist()
-    return {one["values"]: one["counts"] for one in videos}
+    found: Counter[str] = Counter()
+    for path in files["tracks"]:
+        found.update(read_columns(storage.join(root, path), ["video"])["video"].to_pylist())
+    return found
 
 
 def _row(clip: _Frames, tracks: int) -> ClipRow:
@@ -188,25 +210,34 @@ def _peaks(clip: _Frames) -> list[int]:
 
 
 def _stills(
-    root: str, clips: Sequence[tuple[_Frames, int]], min_score: float, budget: int | None
+    root: str, clips: Sequence[tuple[_Frames, _Files]], min_score: float, budget: int | None
 ) -> dict[str, list[GalleryItem]]:
     """The peaks of the clips as pictures, by clip."""
     if budget == 0:
         return {}
     frames = ClipFrames()
     candidates, owners = [], {}
-    for clip, part in clips:
+    for clip, files in clips:
         if is_stream(clip.uri):
             continue  # what was live is gone
-        images = read_table(root, layout.part_table("images", part)).take(clip.rows[_peaks(clip)])
-        detections = read_table(root, layout.part_table("detections", part))
-        for image in images.to_pylist():
-            one = found_picture(image, detections, min_score, frames.want(image["uri"], image["frame"]))
-            candidates.append(replace(one, caption=f"{clock(image['timestamp_s'])}: {one.caption}"))
-            owners[one.file_name] = clip.video
-
+        for images, detections in _rows(root, files, clip.rows[_peaks(clip)]):
+            for image in images.to_pylist():
+                one = found_picture(image, detections, min_score, frames.want(image["uri"], image["frame"]))
+                candidates.append(replace(one, caption=f"{clock(image['timestamp_s'])}: {one.caption}"))
+                owners[one.file_name] = clip.video
     made = Gallery(frames.read) if budget is None else Gallery(frames.read, budget=budget)
     found: dict[str, list[GalleryItem]] = {}
     for item in made.items(candidates):
         found.setdefault(owners[item.file_name], []).append(item)
     return found
+
+
+def _rows(root: str, files: _Files, rows: NDArray[np.int64]) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Some rows of a part's `images`, a file at a time, with all detections of the file."""
+    begin = 0
+    for path, beside in zip(files["images"], files["detections"], strict=True):
+        images = read_table(root, path)
+        some = rows[(rows >= begin) & (rows < begin + len(images))] - begin
+        begin += len(images)
+        if len(some):
+            yield images.take(np.sort(some)), read_table(root, beside)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -69,7 +69,7 @@ def check_run(root: str) -> Iterator[str]:
 def _tables(root: str, manifest: Manifest, plan: Plan, damaged: set[str], seen: _Seen) -> Iterator[str]:
     listed = {file.path for file in manifest.files}
     for part, planned in enumerate(plan.parts):
-        of_part = {path for path in damaged if f"part-{part:05d}." in path}
+        of_part = {path for path in damaged if layout.part_of(path) == part}
         if of_part or (missing := layout.part_record(part)) not in listed:
             yield f"part {part} ({planned:,} inputs) is not looked into: " + (
                 f"{', '.join(sorted(of_part))} is damaged" if of_part else f"the manifest has no {missing}"
@@ -129,7 +129,7 @@ def _part(root: str, part: int, listed: set[str], seen: _Seen) -> Iterator[str]:
         if file.path not in listed:
             yield f"{file.path} is not in the manifest"
             return
-    tables: dict[str, pa.Table] = {}
+    found: dict[str, list[pa.Table]] = defaultdict(list)
     for file in record.files:
         name = file.path.split("/")[-2]
         table = read_table(root, file.path)
@@ -138,7 +138,8 @@ def _part(root: str, part: int, listed: set[str], seen: _Seen) -> Iterator[str]:
         if not table.schema.equals(PUBLIC_TABLES.get(name, ANNOTATED), check_metadata=True):
             yield f"{file.path} has another schema than beam-detect's table {name}"
             return
-        tables[name] = table
+        found[name].append(table)
+    tables = {name: pa.concat_tables(some).combine_chunks() for name, some in found.items()}
     seen.image_ids.append(tables["images"]["image_id"].to_numpy())
     yield from _counts(record.counts, tables)
     yield from _inputs(root, part, tables, record.counts)

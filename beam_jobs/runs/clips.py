@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from beam_jobs import storage
 from beam_jobs.runs import layout
@@ -37,36 +36,34 @@ class Clip:
     annotated: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class ClipRows:
-    """What was found in the frames of a clip.
+    """What was found in the frames of a clip, by the committed tables of its part; one file is held at a time.
 
-    Args:
+    Attributes:
         width, height: of its first frame that was looked at, in pixels.
-        frames: int32 [N], the numbers of those that were looked at, ascending.
-        first, count: int [N], where the detections of each begin, and how many there are.
-        detections: those of the part.
+        frames: int64 [N], the numbers of those that were looked at, ascending.
     """
 
-    width: int
-    height: int
-    frames: NDArray[np.int32]
-    first: NDArray[np.int64]
-    count: NDArray[np.int32]
-    detections: pa.Table
-
-    @staticmethod
-    def read(clip: Clip) -> ClipRows:
-        """From the committed tables of the clip's part."""
-        images = read_table(clip.root, layout.part_table("images", clip.part))
-        counts = images["num_detections"].to_numpy()
-        firsts = np.cumsum(counts) - counts
-        rows = np.flatnonzero([video == clip.video for video in images["video"].to_pylist()])
-        frames = images["frame"].to_numpy()
-        rows = rows[np.argsort(frames[rows], kind="stable")]
-        width, height = (images[side][int(rows[0])].as_py() for side in ("width", "height"))
-        detections = read_table(clip.root, layout.part_table("detections", clip.part))
-        return ClipRows(width, height, frames[rows], firsts[rows], counts[rows], detections)
+    def __init__(self, clip: Clip) -> None:
+        self._root = clip.root
+        record = PartRecord.read(clip.root, clip.part)
+        self._files = [file.path for file in record.files_of("detections")]
+        #: File, first detection in it and number of detections, of each frame.
+        places = []
+        sizes = []
+        for number, file in enumerate(record.files_of("images")):
+            images = read_table(clip.root, file.path)
+            counts = images["num_detections"].to_numpy().astype(np.int64)
+            rows = np.flatnonzero([video == clip.video for video in images["video"].to_pylist()])
+            frames = images["frame"].to_numpy()[rows]
+            firsts = (np.cumsum(counts) - counts)[rows]
+            places.append(np.stack([frames, np.full(len(rows), number), firsts, counts[rows]], axis=1))
+            sizes += [(images["width"][row].as_py(), images["height"][row].as_py()) for row in rows[:1].tolist()]
+        all_places = np.concatenate(places)
+        self._places = all_places[np.argsort(all_places[:, 0], kind="stable")]
+        self.width, self.height = sizes[0]
+        self.frames = self._places[:, 0]
+        self._held: tuple[int, pa.Table] | None = None
 
     def found(self, frame: int, *, held: bool) -> pa.Table:
         """The detections of a frame; none if it was not looked at.
@@ -76,16 +73,23 @@ class ClipRows:
         """
         at = int(np.searchsorted(self.frames, frame, "right")) - 1
         if at < 0 or (self.frames[at] != frame and not held):
-            return self.detections.slice(0, 0)
-        return self.detections.slice(int(self.first[at]), int(self.count[at]))
+            return self._table(0).slice(0, 0)
+        _, file, first, count = self._places[at].tolist()
+        return self._table(file).slice(first, count)
+
+    def _table(self, file: int) -> pa.Table:
+        if self._held is None or self._held[0] != file:
+            self._held = (file, read_table(self._root, self._files[file]))
+        return self._held[1]
 
 
 def clips_of(root: str, part: int) -> Iterator[Clip]:
     """The clips of a committed part, in the order of the plan."""
-    counts = PartRecord.read(root, part).counts
-    if not counts.clips + counts.streams:
+    record = PartRecord.read(root, part)
+    if not record.counts.clips + record.counts.streams:
         return
-    videos = set(read_table(root, layout.part_table("images", part))["video"].to_pylist()) - {None}
+    tables = (read_table(root, file.path) for file in record.files_of("images"))
+    videos = {video for table in tables for video in table["video"].to_pylist()} - {None}
     for one in read_part(root, part) if videos else ():
         name, uri = one.key.file_name, one.key.uri
         if name in videos:

@@ -146,8 +146,12 @@ def _owned(root: str, plan: Plan) -> Iterator[str]:
     for part in range(len(plan.parts)):
         if plan.job.get("annotation"):
             yield from _annotated(root, part)
-        yield from (layout.part_table(table, part) for table in (*PUBLIC_TABLES, "annotated"))
         yield layout.part_record(part)
+    for table in (*PUBLIC_TABLES, "annotated"):
+        # How many files a part has, only its rows say.
+        folder = layout.part_table(table, 0).rpartition("/")[0]
+        paths = (f"{folder}/{name}" for name in _names(storage.join(root, folder)))
+        yield from (path for path in paths if layout.part_of(path) in range(len(plan.parts)))
     evaluation = layout.EVALUATION_FOLDER
     yield from (f"{evaluation}/{name}" for name in EVALUATION_FILES)
     shards = f"{evaluation}/{SHARDS_FOLDER}"

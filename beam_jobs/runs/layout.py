@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import posixpath
+import re
 
 from beam_jobs.storage import display_name
 
@@ -34,6 +35,9 @@ _MAX_SUFFIX = 10
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
+_PART = re.compile(r"/part-(\d{5,})(?:_\d{5,})?\.(?:parquet|json)$")
+
+
 def plan_slice(number: int) -> str:
     """A file of the plan; each holds `PARTS_A_SLICE` parts."""
     return f"{PLAN_FOLDER}/inputs-{number:05d}.parquet"
@@ -44,10 +48,19 @@ def part_record(part: int) -> str:
     return f"{PLAN_FOLDER}/parts/part-{part:05d}.json"
 
 
-def part_table(table: str, part: int) -> str:
-    """A part's file of a table. The list of annotated pictures is kept with the plan: it is for us."""
+def part_table(table: str, part: int, number: int = 0) -> str:
+    """A part's file of a table, or one of several. The list of annotated pictures is kept with the plan: it is for us.
+
+    Names sort as the rows do.
+    """
     folder = f"{PLAN_FOLDER}/annotated" if table == "annotated" else table
-    return f"{folder}/part-{part:05d}.parquet"
+    return f"{folder}/part-{part:05d}{f'_{number:05d}' if number else ''}.parquet"
+
+
+def part_of(path: str) -> int | None:
+    """The part that a file is of, by its name; None for any other file."""
+    found = _PART.search(path)
+    return int(found[1]) if found else None
 
 
 def annotated_path(file_name: str, uri: str) -> str:

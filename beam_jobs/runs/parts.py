@@ -11,14 +11,15 @@ from itertools import groupby
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_jobs import storage
 from beam_jobs.errors import JobError
-from beam_jobs.formats.rows import Rows
+from beam_jobs.formats.rows import Gathered
 from beam_jobs.formats.tables import DICTIONARY_COLUMNS, TABLES, written
-from beam_jobs.formats.track_rows import with_tracks
+from beam_jobs.formats.track_rows import tracks_of, with_track_ids
 from beam_jobs.runs import layout
 from beam_jobs.runs.documents import read_document
 from beam_jobs.runs.launch import check_attempt
@@ -101,6 +102,11 @@ def _sum(mine: dict[str, int], more: dict[str, int]) -> dict[str, int]:
     return dict(sorted((Counter(mine) + Counter(more)).items()))
 
 
+#: Images in a file of a table, at most: who reads a file reads no more than this, however many frames and records the
+#: inputs of a part have.
+FILE_IMAGES = 2_000
+
+
 class PartRecord(msgspec.Struct, frozen=True):
     """`_plan/parts/part-*.json`: the part is committed; these are its files."""
 
@@ -111,6 +117,11 @@ class PartRecord(msgspec.Struct, frozen=True):
     def write(self, root: str) -> None:
         """Commits the part."""
         storage.write_atomic(storage.join(root, layout.part_record(self.part)), msgspec.json.encode(self))
+
+    def files_of(self, table: str) -> list[FileRecord]:
+        """The files of a table, in the order of its rows."""
+        folder = layout.part_table(table, self.part).rpartition("/")[0]
+        return [file for file in self.files if file.path.rpartition("/")[0] == folder]
 
     @staticmethod
     def read(root: str, part: int) -> PartRecord:
@@ -144,15 +155,11 @@ def commit_part(
     check_attempt(root, attempt)
     if storage.exists(storage.join(root, layout.part_record(part))):
         return PartRecord.read(root, part)
-    rows = Rows.of(encoded)
+    rows = Gathered(encoded)
     counts = _account(part, planned, rows)
-    tables = {
-        name: written(name, table) for name, table in rows.tables.items() if name in TABLES or name == "annotated"
-    }
-    if tracking:
-        tables["detections"], tables["tracks"] = with_tracks(tables["images"], tables["detections"], tracking)
-        counts.tracks = tables["tracks"].num_rows
-    record = PartRecord(part, counts, _write_tables(root, part, tables))
+    files = _write_tables(root, part, rows, tracking)
+    counts.tracks = sum(file.rows or 0 for file in files if file.path.startswith("tracks/"))
+    record = PartRecord(part, counts, files)
     check_attempt(root, attempt)
     record.write(root)
     for row in rows.tables["failures"].to_pylist():
@@ -175,12 +182,33 @@ def _log_changed(planned: Sequence[PlannedInput], images: pa.Table, part: int, l
             log.warning("read", "changed", message, input=uri, part=part)
 
 
-def _write_tables(root: str, part: int, tables: Mapping[str, pa.Table]) -> list[FileRecord]:
-    return [
-        write_table(root, layout.part_table(name, part), table, DICTIONARY_COLUMNS[name])
-        for name, table in tables.items()
-        if name != "annotated" or table.num_rows
-    ]
+def _write_tables(root: str, part: int, rows: Gathered, tracking: Tracking | None) -> list[FileRecord]:
+    """Writes the tables of a part; those with a row for each image, or more, in files of `FILE_IMAGES` images each."""
+    images = rows.tables["images"]
+    tracks = None
+    if tracking:
+        tracks = tracks_of(images, lambda begin, end: rows.detections(begin, end), tracking, FILE_IMAGES)
+    files: dict[str, list[FileRecord]] = {name: [] for name in (*TABLES, "annotated", "tracks")}
+
+    def write(name: str, table: pa.Table, number: int = 0) -> None:
+        path = layout.part_table(name, part, number)
+        files[name].append(write_table(root, path, table, DICTIONARY_COLUMNS[name]))
+
+    firsts = np.cumsum([0, *images["num_detections"].to_pylist()])
+    for number, begin in enumerate(range(0, max(images.num_rows, 1), FILE_IMAGES)):
+        end = min(begin + FILE_IMAGES, images.num_rows)
+        detections = written("detections", rows.detections(begin, end))
+        if tracks is not None:
+            detections = with_track_ids(detections, tracks.ids[firsts[begin] : firsts[end]])
+        write("images", written("images", images.slice(begin, end - begin)), number)
+        write("detections", detections, number)
+        write("timings", written("timings", rows.tables["timings"].slice(begin, end - begin)), number)
+    write("failures", written("failures", rows.tables["failures"]))
+    if rows.tables["annotated"].num_rows:
+        write("annotated", written("annotated", rows.tables["annotated"]))
+    if tracks is not None:
+        write("tracks", tracks.table)
+    return [file for of_table in files.values() for file in of_table]
 
 
 def file_record(root: str, path: str, rows: int | None = None) -> FileRecord:
@@ -206,7 +234,7 @@ def read_table(root: str, path: str) -> pa.Table:
     return pq.ParquetFile(data, pre_buffer=False).read(use_threads=False)
 
 
-def _account(part: int, planned: Sequence[PlannedInput], rows: Rows) -> Counts:
+def _account(part: int, planned: Sequence[PlannedInput], rows: Gathered) -> Counts:
     """The counts of a part, after a look that every input left exactly once: as an image or as a failure."""
     tables = rows.tables
     frames: dict[int, list[int]] = defaultdict(list)
@@ -249,8 +277,8 @@ def _account(part: int, planned: Sequence[PlannedInput], rows: Rows) -> Counts:
         failures=dict(sorted(failures.items())),
         images_with_detections=sum(count > 0 for count in found),
         detections=sum(found),
-        masks=_given(tables["detections"]["mask"]),
-        keypoints=_given(tables["detections"]["keypoints"]),
+        masks=rows.given["mask"],
+        keypoints=rows.given["keypoints"],
         annotated=tables["annotated"].num_rows,
         empty_boxes=rows.counters.get("empty_boxes", 0),
         unnamed_category_ids=dict(sorted(unnamed.items(), key=lambda item: int(item[0]))),
@@ -298,7 +326,3 @@ def _account_frames(spans: pa.Table, frames: Mapping[int, Sequence[int]]) -> _Fr
         if covered >= 0:
             raise JobError(f"The ranges of the clip at {clip} in the plan leave out its end. Please report this.")
     return _Frames(due, missing, extra)
-
-
-def _given(column: pa.ChunkedArray) -> int:
-    return len(column) - int(column.null_count)

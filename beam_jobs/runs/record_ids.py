@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from beam_jobs import storage
 from beam_jobs.formats.coco_ids import ImageIds
@@ -30,6 +31,7 @@ from beam_jobs.storage import display_name
 _OTHERS = -1
 
 _Row = tuple[int, str, int, int, int]
+_Ids = NDArray[np.int64]
 
 
 def settle_records(root: str, records: Sequence[PartRecord], others: Iterable[tuple[str, int, int]]) -> list[Renamed]:
@@ -73,41 +75,65 @@ def _database(folder: str) -> closing[sqlite3.Connection]:
 def _claims(root: str, record: PartRecord, image_ids: ImageIds | None) -> Iterator[_Row]:
     """The rows of `images` of a part, with what each asks for."""
     columns = ("uri", "file_name", "frame", "image_id", "video")
-    images = read_table(root, layout.part_table("images", record.part)).select(columns).to_pylist()
     files = set()
     if record.counts.tfrecord_files:
         files = {(display_name(one.key.uri), one.key.file_name) for one in read_part(root, record.part)}
-    for image in images:
+    tables = (read_table(root, file.path).select(columns) for file in record.files_of("images"))
+    for image in (row for table in tables for row in table.to_pylist()):
         name, frame, image_id, claim = image["file_name"], image["frame"], image["image_id"], Claim.HELD
         if image["video"] is not None or (record.counts.tfrecord_files and (image["uri"], name) not in files):
             image_id, claim = proposed_id(name, frame, image_ids, image["video"])
         yield record.part, name, frame, image_id, int(claim)
 
 
-def _give_ids(root: str, record: PartRecord, image_ids: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
+def _give_ids(root: str, record: PartRecord, image_ids: _Ids) -> None:
     """Rewrites a part whose ids have changed. `image_ids` is in the order of its images.
 
     The record comes last. Where one was stopped before that, tables are not what it says, and are written again.
     """
-    images = read_table(root, layout.part_table("images", record.part))
-    if images["image_id"].to_pylist() == image_ids.tolist() and all(map(partial(_stands, root), record.files)):
+    names = [(name, frame) for name, frame, _ in _images_of(root, record)]
+    now = [image_id for _, _, image_id in _images_of(root, record)]
+    if now == image_ids.tolist() and all(map(partial(_stands, root), record.files)):
         return
-    # All tables of a part are in the order of its images.
-    by_detection = np.repeat(image_ids, images["num_detections"].to_numpy())
-    new = {"images": image_ids, "detections": by_detection, "timings": image_ids, "annotated": image_ids}
-    files = [_with_ids(root, file, new) for file in record.files]
-    msgspec.structs.replace(record, files=files).write(root)
+    new: dict[str, FileRecord] = {}
+    begin = 0
+    # Files of images, detections and timings with one number are of the same images, and in their order.
+    for files in zip(*map(record.files_of, ("images", "detections", "timings")), strict=True):
+        images = read_table(root, files[0].path)
+        ids = image_ids[begin : begin + len(images)]
+        by_detection = np.repeat(ids, images["num_detections"].to_numpy())
+        for file, of_rows in zip(files, (ids, by_detection, ids), strict=True):
+            new[file.path] = _with_ids(root, file, of_rows)
+        begin += len(images)
+    for file in record.files_of("annotated"):
+        new[file.path] = _with_ids(root, file, _of_some(read_table(root, file.path), names, image_ids))
+    msgspec.structs.replace(record, files=[new.get(file.path, file) for file in record.files]).write(root)
+
+
+def _images_of(root: str, record: PartRecord) -> Iterator[tuple[str, int, int]]:
+    """Name, frame and id of each image of a part."""
+    for file in record.files_of("images"):
+        table = read_table(root, file.path)
+        yield from zip(*(table[name].to_pylist() for name in ("file_name", "frame", "image_id")), strict=True)
+
+
+def _of_some(some: pa.Table, names: Sequence[tuple[str, int]], image_ids: _Ids) -> _Ids:
+    """The ids of some of the images, which are in the same order: of clips, only stills are annotated."""
+    found, at = [], 0
+    for key in zip(some["file_name"].to_pylist(), some["frame"].to_pylist(), strict=True):
+        while names[at] != key:
+            at += 1
+        found.append(image_ids[at])
+        at += 1
+    return np.array(found, np.int64)
 
 
 def _stands(root: str, file: FileRecord) -> bool:
     return file_record(root, file.path, file.rows) == file
 
 
-def _with_ids(root: str, file: FileRecord, new: dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]) -> FileRecord:
-    name = file.path.split("/")[-2]
-    if name not in new:
-        return file
+def _with_ids(root: str, file: FileRecord, image_ids: _Ids) -> FileRecord:
     table = read_table(root, file.path)
     position = table.schema.get_field_index("image_id")
-    table = table.set_column(position, table.schema.field(position), pa.array(new[name]))
-    return write_table(root, file.path, table, DICTIONARY_COLUMNS[name])
+    table = table.set_column(position, table.schema.field(position), pa.array(image_ids))
+    return write_table(root, file.path, table, DICTIONARY_COLUMNS[file.path.split("/")[-2]])
