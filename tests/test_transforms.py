@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import subprocess
 import sys
@@ -37,8 +38,13 @@ def matches(check):
 
 
 def detector_processes() -> list[psutil.Process]:
-    children = psutil.Process().children(recursive=True)
-    return [child for child in children if "beam_jobs.processes.child" in child.cmdline()]
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        # Others' may end meanwhile, or have ended and not been waited for: such have no command line.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "beam_jobs.processes.child" in child.cmdline():
+                found.append(child)
+    return found
 
 
 def test_paths_become_pictures_and_failures(tmp_path):

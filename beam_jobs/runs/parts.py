@@ -102,8 +102,8 @@ def _sum(mine: dict[str, int], more: dict[str, int]) -> dict[str, int]:
     return dict(sorted((Counter(mine) + Counter(more)).items()))
 
 
-#: Images in a file of a table, at most: who reads a file reads no more than this, however many frames and records the
-#: inputs of a part have.
+#: Images in a file of a table, at most, or as many as a part has inputs: who reads a file reads no more than this,
+#: however many frames and records the inputs have.
 FILE_IMAGES = 2_000
 
 
@@ -157,7 +157,7 @@ def commit_part(
         return PartRecord.read(root, part)
     rows = Gathered(encoded)
     counts = _account(part, planned, rows)
-    files = _write_tables(root, part, rows, tracking)
+    files = _write_tables(root, part, rows, tracking, max(FILE_IMAGES, len(planned)))
     counts.tracks = sum(file.rows or 0 for file in files if file.path.startswith("tracks/"))
     record = PartRecord(part, counts, files)
     check_attempt(root, attempt)
@@ -182,12 +182,14 @@ def _log_changed(planned: Sequence[PlannedInput], images: pa.Table, part: int, l
             log.warning("read", "changed", message, input=uri, part=part)
 
 
-def _write_tables(root: str, part: int, rows: Gathered, tracking: Tracking | None) -> list[FileRecord]:
-    """Writes the tables of a part; those with a row for each image, or more, in files of `FILE_IMAGES` images each."""
+def _write_tables(
+    root: str, part: int, rows: Gathered, tracking: Tracking | None, file_images: int
+) -> list[FileRecord]:
+    """Writes the tables of a part; those with a row for each image, or more, in files of so many images each."""
     images = rows.tables["images"]
     tracks = None
     if tracking:
-        tracks = tracks_of(images, lambda begin, end: rows.detections(begin, end), tracking, FILE_IMAGES)
+        tracks = tracks_of(images, lambda begin, end: rows.detections(begin, end), tracking, file_images)
     files: dict[str, list[FileRecord]] = {name: [] for name in (*TABLES, "annotated", "tracks")}
 
     def write(name: str, table: pa.Table, number: int = 0) -> None:
@@ -195,8 +197,8 @@ def _write_tables(root: str, part: int, rows: Gathered, tracking: Tracking | Non
         files[name].append(write_table(root, path, table, DICTIONARY_COLUMNS[name]))
 
     firsts = np.cumsum([0, *images["num_detections"].to_pylist()])
-    for number, begin in enumerate(range(0, max(images.num_rows, 1), FILE_IMAGES)):
-        end = min(begin + FILE_IMAGES, images.num_rows)
+    for number, begin in enumerate(range(0, max(images.num_rows, 1), file_images)):
+        end = min(begin + file_images, images.num_rows)
         detections = written("detections", rows.detections(begin, end))
         if tracks is not None:
             detections = with_track_ids(detections, tracks.ids[firsts[begin] : firsts[end]])
