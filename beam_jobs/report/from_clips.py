@@ -178,10 +178,11 @@ def _row(clip: _Frames, tracks: int) -> ClipRow:
 
 def _content(clip: _Frames, stills: Sequence[GalleryItem], links: Mapping[str, str]) -> ClipContent:
     annotated = layout.annotated_clip_path(clip.video, clip.uri)
-    return ClipContent(clip.video, links.get(annotated, ""), _timeline(clip), tuple(stills))
+    timeline = _timeline(clip, _peaks(clip) if stills else [])
+    return ClipContent(clip.video, links.get(annotated, ""), timeline, tuple(stills))
 
 
-def _timeline(clip: _Frames) -> Timeline:
+def _timeline(clip: _Frames, marked: Sequence[int]) -> Timeline:
     begin, end = float(clip.times[0]), clip.end_s
     bins = min(_BINS, len(clip.rows))
     width = (end - begin) / bins or 1.0
@@ -193,7 +194,7 @@ def _timeline(clip: _Frames) -> Timeline:
         means = np.divide(found, frames, out=np.full(bins, np.nan), where=frames > 0)
         lanes.append((clip.names[number], tuple(means.tolist())))
     edges = tuple((begin + width * np.arange(bins + 1)).tolist())
-    return Timeline(edges, tuple(lanes), tuple(clip.times[_peaks(clip)].tolist()))
+    return Timeline(edges, tuple(lanes), tuple(clip.times[list(marked)].tolist()))
 
 
 def _peaks(clip: _Frames) -> list[int]:
