@@ -158,6 +158,7 @@ def test_rtsp_that_ends_is_opened_again(rtsp_clip, tmp_path):
     # More than it sends in one go, and the time it took to open it again is there.
     assert images["timestamp_s"].is_monotonic_increasing
     assert images["timestamp_s"].diff().max() > 0.5
+    assert manifest.counts.reopened_streams >= 1
 
 
 def test_frames_that_are_not_chosen_are_not_dropped():
@@ -165,16 +166,18 @@ def test_frames_that_are_not_chosen_are_not_dropped():
         stream = live(address, FrameChoice(every=5), max_frames=4)
         frames = all_frames(stream)
     assert [frame.number for frame in frames] == [0, 5, 10, 15]
-    assert stream.take_dropped() == 0
+    assert stream.take_counts() == {"dropped_frames": 0, "reopened_streams": 0}
 
 
 def test_a_stream_that_breaks_off_is_opened_again():
     with mjpeg_server(rate=40, breaks=8) as (address, server):
-        frames = all_frames(live(address, max_frames=20))
+        stream = live(address, max_frames=20)
+        frames = all_frames(stream)
         pauses = np.diff(server.opened)
     assert len(shown(frames)) == 20
     assert [frame.number for frame in frames] == sorted({frame.number for frame in frames})
     assert len(server.opened) == 3
+    assert stream.take_counts()["reopened_streams"] == 2
     assert (pauses > 1).all()
     times = [frame.time_s or 0 for frame in frames]
     assert max(np.diff(times)) > 0.9  # the gap is there
@@ -236,7 +239,8 @@ def test_a_frame_that_kills_its_process_costs_some_frames_and_the_stream_goes_on
     ("words", "why"),
     [
         (["--input=rtsp://user:secret@host/x"], "give --max_frames N or --duration SECONDS"),
-        (["--input=http://host/x", "--max_frames=3"], "http: --input_format stream"),
+        (["--input=http://host/x", "--max_frames=3"], "over http only live streams are read: give --input_format"),
+        (["--input=http://host/x"], "over http only live streams are read: give --input_format"),
         (["--input={tmp}/in", "--duration=3"], "--duration is for live streams"),
         (["--input={tmp}/in", "--input_format=stream", "--duration=3"], "every input must be a live stream"),
         (["--input=udp://host:1", "--input_format=video", "--max_frames=1"], "leave --input_format video out"),

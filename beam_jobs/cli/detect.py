@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -119,12 +119,12 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
     started = datetime.now(UTC)
     stages = _Stages()
     root = options.output if storage.is_remote(options.output) else os.path.abspath(options.output)
+    local = engines.is_local(beam_args)
+    _check_flags(options, local=local)
     if beam_args:
         storage.set_options(beam_args)
         beam_args = engines.completed(beam_args)
         check_paths(options, beam_args)
-    local = engines.is_local(beam_args)
-    _check_flags(options, local=local)
     if options.no_wait and engines.is_portable(beam_args):
         raise UsageError(
             "--no_wait: Beam's job server ends with this program. Leave it out; a Ctrl-C asks about the job."
@@ -253,7 +253,8 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         status_code = _concluded(options, root, manifest, evaluated)
         if window is not None and window.is_open:
             print("beam-detect: close the window to end.", file=sys.stderr)
-            window.wait()
+            with suppress(interrupt.Interrupted):  # the run is done, whoever ends the waiting
+                window.wait()
     return status_code
 
 
@@ -325,7 +326,7 @@ def _evaluate(
 def _concluded(options: argparse.Namespace, root: str, manifest: Manifest, evaluated: Evaluated | None) -> int:
     """Says what the run came to; returns the exit status."""
     say(summary(options.output, manifest))
-    if manifest.counts.inputs <= LISTED_PICTURES:
+    if 0 < manifest.counts.inputs <= LISTED_PICTURES:
         say("\n" + listing(root, manifest, options.annotate_min_score))
     if evaluated is not None:
         say(f"\n{evaluated.text}")

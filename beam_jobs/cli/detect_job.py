@@ -185,6 +185,13 @@ def check_streams(options: argparse.Namespace, *, local: bool) -> None:
             "--input_format stream: every input must be a live stream, given as --input v4l2:/dev/…, rtsp://…,"
             " rtsps://…, udp://… or http(s)://…"
         )
+    if options.input_format != "stream":
+        for one in options.input:
+            if matching.is_stream(one, stated=True) and one not in streams:
+                raise UsageError(
+                    f"--input {shown_url(one)}: over http only live streams are read: give --input_format stream, and"
+                    " --max_frames N or --duration SECONDS."
+                )
     if not streams:
         if limits:
             raise UsageError(f"{limits[0]} is for live streams, and no input is one (http: --input_format stream).")

@@ -140,8 +140,11 @@ def _inputs(manifest: Manifest) -> str:
         words.append(f"{counted(inputs.planned, 'file')}, of which {shown}")
     if counts.dropped_frames:
         words.append(f"{counted(counts.dropped_frames, 'frame')} dropped: they came while others were looked at")
+    if counts.reopened_streams:
+        words.append(f"streams broke off and were opened again {counted(counts.reopened_streams, 'time')}")
     if counts.sequential_clips:
-        words.append(f"{counted(counts.sequential_clips, 'clip')} decoded in one go: its frames are not known before")
+        clips = counted(counts.sequential_clips, "clip")
+        words.append(f"{clips} decoded in one go: which frames there are is not known before")
     if counts.clips_without_frames:
         clips = counted(counts.clips_without_frames, "clip has", "clips have")
         words.append(f"{clips} no frame of those that --start, --end, --fps, --every and --keyframes_only choose")

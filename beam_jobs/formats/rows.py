@@ -30,6 +30,7 @@ COUNTERS = (
     "clips_without_frames",
     "streams",
     "dropped_frames",
+    "reopened_streams",
 )
 
 #: Arrow's columns are made of so many rows or more, where there are so many.

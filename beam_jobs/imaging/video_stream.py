@@ -103,7 +103,8 @@ class LiveStream:
         self._chooser = Chooser(choice)
         self._number, self._done, self._since = progress.number, progress.done, progress.since
         self._newest: tuple[int, float, Shown] | None = None
-        self._dropped = 0
+        self._dropped = self._reopened = 0
+        self._has_broken_off = False
         self._error: InputError | None = None
         self._ended = False
         self._stop = threading.Event()
@@ -121,11 +122,12 @@ class LiveStream:
         with self._changed:
             return Progress(self._number, self._done, self._since)
 
-    def take_dropped(self) -> int:
-        """How many frames were dropped since this was last called, because nobody had time for them."""
+    def take_counts(self) -> dict[str, int]:
+        """Since this was last called: frames that were dropped, as nobody had time for them; how often it came back."""
         with self._changed:
-            dropped, self._dropped = self._dropped, 0
-            return dropped
+            counts = {"dropped_frames": self._dropped, "reopened_streams": self._reopened}
+            self._dropped = self._reopened = 0
+            return counts
 
     def segment(self, at_work: AtWork) -> Iterator[Frame]:
         """The next frames, as they come, perhaps none; if it cannot be read on, the reason is the last of them.
@@ -198,6 +200,7 @@ class LiveStream:
                 return InputError("read", "no_stream", f"The stream cannot be opened: {why}.")
             if self._number == MAX_FRAMES - 1:
                 return InputError("decode", "too_long", f"Frames from number {self._number:,} on are left.")
+            self._has_broken_off = True
             if self._number > before:
                 pause, tried_until = FIRST_PAUSE_SECONDS, None
             now = time.monotonic()
@@ -238,6 +241,8 @@ class LiveStream:
             now = time.monotonic()
             self._since = now if self._since is None else self._since
             self.begun = True
+            self._reopened += self._has_broken_off
+            self._has_broken_off = False
             number, time_s = self._number, clock.time_s(shown.pts, now - self._since)
             self._number += 1
             if self._chooser.takes(number, time_s, bool(shown.frame and shown.frame.key_frame)):

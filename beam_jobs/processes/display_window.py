@@ -31,7 +31,7 @@ def main(folder: str) -> None:
     from PIL import ImageTk
 
     window = tkinter.Tk(className=_TITLE)
-    window.title(_TITLE)
+    window.title(f"{_TITLE}: opening the detector …")
     window.geometry(_SIZE)
     window.configure(background="black")
     label = tkinter.Label(window, borderwidth=0, background="black")

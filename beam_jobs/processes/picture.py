@@ -234,7 +234,8 @@ class PictureWorker:
             else:
                 self._finish(self._frame(work, frame, clock, rows, tally), starting, rows, tally)
             clock = _Clock()
-        rows.count("dropped_frames", stream.take_dropped())
+        for counter, number in stream.take_counts().items():
+            rows.count(counter, number)
         if stream.at_end:
             rows.count("streams")
         self._stream = None if stream.at_end else stream
@@ -279,7 +280,7 @@ class PictureWorker:
             self._cpu.lap("read")
             decoded = decode(data, max_pixels=self._settings.max_pixels)
         except InputError as error:
-            refuse(work, key.file_name, error, rows, tally)
+            refuse(work, key.file_name, self._in_words(work, error), rows, tally)
             return None
         facts = ImageFacts(
             decoded.width,
@@ -292,6 +293,14 @@ class PictureWorker:
         clock.lap("decode")
         self._cpu.lap("decode")
         return _Held(position, work, key, decoded, facts, clock)
+
+    def _in_words(self, work: Work, error: InputError) -> InputError:
+        """The error, with all that an input may be where it was none of it."""
+        if error.code == "not_an_image" and work.data is None and self._settings.input_format == "auto":
+            return InputError(
+                error.stage, error.code, f"no TFRecord file, no clip of a kind that is known, and {error}"
+            )
+        return error
 
     def _finish(self, held: Sequence[_Held], starting: Starting, rows: RowsBuilder, tally: Tally) -> None:
         """Detects on pictures, and writes down what was found."""

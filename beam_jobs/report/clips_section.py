@@ -67,6 +67,7 @@ def _card(number: int, clip: ClipContent) -> Html:
         frame: dict[str, Attribute] = {"class": "scroll matrix", "role": "region", "tabindex": 0}
         said = f"What was found in {clip.video}"
         chart = tag("div", {**frame, "aria-label": said}, timeline(f"clip-{number}", said, clip.timeline))
-        shown = join(chart, tag("p", {"class": "note"}, "Objects a frame by class: the darker, the more."))
+        live = " A live stream cannot be read again: there are no stills." if clip.is_live else ""
+        shown = join(chart, tag("p", {"class": "note"}, f"Objects a frame by class: the darker, the more.{live}"))
     stills = tag("div", {"class": "stills"}, *map(parts.gallery_item, clip.stills)) if clip.stills else ""
     return tag("div", {"class": "card wide"}, heading, shown, stills, link)

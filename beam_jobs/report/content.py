@@ -295,12 +295,17 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class ClipContent:
-    """A clip that is shown. `annotated` is a link to its annotated video; empty without one."""
+    """A clip that is shown, or a live stream, which has no stills: it cannot be read again.
+
+    Args:
+        annotated: a link to its annotated video; empty without one.
+    """
 
     video: str
     annotated: str
     timeline: Timeline
     stills: tuple[GalleryItem, ...]
+    is_live: bool = False
 
 
 @dataclass(frozen=True, slots=True)

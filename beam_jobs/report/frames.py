@@ -9,6 +9,7 @@ from PIL import Image
 
 from beam_jobs.errors import InputError
 from beam_jobs.imaging.video_frames import pick_frames
+from beam_jobs.matching.streams import is_stream
 from beam_jobs.records import frame_name
 
 #: Nearly without loss: they are shown at a fraction of their size.
@@ -55,7 +56,14 @@ class ClipFrames:
         return found
 
 
+def is_live(uri: str) -> bool:
+    """Whether frames came from a live stream: nothing else is read over http."""
+    return is_stream(uri, stated=True)
+
+
 def _frames(uri: str, numbers: set[int]) -> dict[int, bytes | InputError]:
+    if is_live(uri):
+        return dict.fromkeys(numbers, InputError("read", "live_stream", "a live stream cannot be read again"))
     found: dict[int, bytes | InputError] = {}
     for frame in pick_frames(uri, numbers):
         if isinstance(frame.picture, InputError):

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from beam_jobs import storage
 from beam_jobs.formats.parquet_results import read_columns
-from beam_jobs.matching.streams import is_stream
 from beam_jobs.report.content import ClipContent, ClipRow, ClipsContent, GalleryItem, Timeline
 from beam_jobs.report.found_pictures import found_picture
-from beam_jobs.report.frames import ClipFrames
+from beam_jobs.report.frames import ClipFrames, is_live
 from beam_jobs.report.gallery import Gallery
 from beam_jobs.report.numbers import clock
 from beam_jobs.runs import layout
@@ -179,7 +178,7 @@ def _row(clip: _Frames, tracks: int) -> ClipRow:
 def _content(clip: _Frames, stills: Sequence[GalleryItem], links: Mapping[str, str]) -> ClipContent:
     annotated = layout.annotated_clip_path(clip.video, clip.uri)
     timeline = _timeline(clip, _peaks(clip) if stills else [])
-    return ClipContent(clip.video, links.get(annotated, ""), timeline, tuple(stills))
+    return ClipContent(clip.video, links.get(annotated, ""), timeline, tuple(stills), is_live(clip.uri))
 
 
 def _timeline(clip: _Frames, marked: Sequence[int]) -> Timeline:
@@ -219,8 +218,8 @@ def _stills(
     frames = ClipFrames()
     candidates, owners = [], {}
     for clip, files in clips:
-        if is_stream(clip.uri):
-            continue  # what was live is gone
+        if is_live(clip.uri):
+            continue
         for images, detections in _rows(root, files, clip.rows[_peaks(clip)]):
             for image in images.to_pylist():
                 one = found_picture(image, detections, min_score, frames.want(image["uri"], image["frame"]))

@@ -106,6 +106,7 @@ def run_content(
             (f"detections of a score below {min_score:g}", counts.detections - found),
             ("boxes without area", counts.empty_boxes),
             ("detector processes", manifest.detector.processes),
+            *_of_videos(manifest),
         ),
         manifest.pictures_per_s,
         detections.rows(),
@@ -121,6 +122,17 @@ def run_content(
         gallery,
         clips=clips_content(root, manifest, min_score, budget, folder),
     )
+
+
+def _of_videos(manifest: Manifest) -> list[tuple[str, int]]:
+    counts = manifest.counts
+    shown = [
+        ("clips", counts.clips),
+        ("clips without a frame that was asked for", counts.clips_without_frames),
+        ("live streams", counts.streams),
+        ("frames dropped", counts.dropped_frames),
+    ]
+    return [(name, number) for name, number in shown if number]
 
 
 _EDGES = tuple(i / _BINS for i in range(_BINS + 1))

@@ -82,7 +82,7 @@ def _classes(content: RunContent, by_count: list[FoundCategory]) -> list[Html]:
 
 def _failures(content: RunContent) -> list[Html]:
     if not content.failures:
-        return [tag("p", None, "Every input gave a result.")]
+        return [tag("p", None, "Every input gave a result." if content.counts[0][1] else "There was nothing to do.")]
     columns = [
         Column("Code", is_number=False),
         Column("Step", is_number=False),

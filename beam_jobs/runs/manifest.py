@@ -101,7 +101,8 @@ class Manifest(msgspec.Struct, frozen=True):
 def _no_manifest(root: str) -> str:
     shown = storage.display_name(root)
     if storage.exists(storage.join(root, layout.PLAN)):
-        return f"{shown} is a run that is not finished: it has no {layout.MANIFEST}. Run it again, with --overwrite."
+        unfinished = f"{shown} is a run that is not finished: it has no {layout.MANIFEST}."
+        return f"{unfinished} Go on with it (detect … --resume), or begin it afresh (--overwrite)."
     if storage.is_dir(root):
         what = f"is not a run of beam-detect: it has no {layout.MANIFEST}"
     else:

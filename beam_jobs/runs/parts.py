@@ -39,7 +39,7 @@ class FileRecord(msgspec.Struct, frozen=True):
 
 
 class Counts(msgspec.Struct):
-    """Sums over a part, or a run. None but `dropped_frames` depends on how the work was divided.
+    """Sums over a part, or a run. None but those of live streams depends on how the work was divided.
 
     Args:
         inputs: pictures, records and frames that were there to do: planned inputs, each TFRecord file counted as its
@@ -60,6 +60,7 @@ class Counts(msgspec.Struct):
         clips_without_frames: those of them of which no frame was chosen.
         streams: the live streams among the planned inputs.
         dropped_frames: frames of these that came while the detector was at work on others, and were left.
+        reopened_streams: how often such a stream broke off, and could be opened again.
     """
 
     inputs: int = 0
@@ -80,6 +81,7 @@ class Counts(msgspec.Struct):
     clips_without_frames: int = 0
     streams: int = 0
     dropped_frames: int = 0
+    reopened_streams: int = 0
 
     def add(self, other: Counts) -> None:
         """Adds the counts of `other`."""
@@ -290,6 +292,7 @@ def _account(part: int, planned: Sequence[PlannedInput], rows: Gathered) -> Coun
         clips_without_frames=rows.counters.get("clips_without_frames", 0),
         streams=rows.counters.get("streams", 0),
         dropped_frames=rows.counters.get("dropped_frames", 0),
+        reopened_streams=rows.counters.get("reopened_streams", 0),
     )
 
 
