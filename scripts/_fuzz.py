@@ -149,6 +149,8 @@ def fuzz(name: str, seed: int, executions: int, seconds: float) -> tuple[int, li
                     break
                 number, text = ours.recv()
                 if number is None:
+                    process.join()
+                    ours.close()
                     return at + 1, found
                 at = max(at, number)
                 if text is not None:
