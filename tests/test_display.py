@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -76,6 +77,18 @@ def test_frames_are_shown_until_the_window_is_closed(screen, tmp_path):
     assert process.wait(10) == 0
     assert len(list((tmp_path / "out").glob("images/*.parquet"))) == 1
     assert not (tmp_path / "out/annotated").exists()
+
+
+def test_ctrl_c_at_the_last_picture_ends_a_run_that_is_done(screen, tmp_path):
+    write_pictures(tmp_path / "in", 1)
+    process = started(screen, f"--input={tmp_path}/in", f"--output={tmp_path}/out")
+    assert process.stderr is not None
+    while "close the window" not in (line := process.stderr.readline()):
+        assert line, "it ended, and the window with it"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+    assert process.stderr.read() == ""
+    assert (tmp_path / "out/_SUCCESS").exists()
 
 
 def test_a_window_that_is_closed_meanwhile_ends_nothing(screen, tmp_path):

@@ -20,6 +20,7 @@ from beam_jobs.report.from_run import run_content
 from beam_jobs.report.numbers import clock
 from beam_jobs.report.run_page import run_page
 from tests.clips import make_clip, number_of
+from tests.live_streams import mjpeg_server
 from tests.pictures import write_pictures
 
 FAKE = "--model=tests.fake_detectors:colours"
@@ -120,6 +121,29 @@ def test_a_clip_that_is_gone_and_one_in_which_nothing_is(tmp_path):
     page = run_page(shown).decode()
     assert "Nothing was found that counts." in page
     assert run_content(str(tmp_path / "out"), storage.read_bytes, budget=0).clips.shown[1].stills == ()
+
+
+def test_a_run_of_which_no_frame_was_chosen_says_so(tmp_path):
+    make_clip(tmp_path / "in/clip.mp4", 5)
+    shown = content(tmp_path / "out", f"--input={tmp_path}/in", "--start=10")
+    assert dict(shown.counts)["clips without a frame that was asked for"] == 1
+    page = run_page(shown).decode()
+    assert "There was nothing to do." in page
+    assert "Every input gave a result." not in page
+
+
+def test_what_was_live_has_a_timeline_and_no_stills(tmp_path):
+    with mjpeg_server(rate=40) as (address, _):
+        words = [f"--input={address}", "--input_format=stream", "--max_frames=4"]
+        shown = content(tmp_path / "out", *words)
+    (stream,) = shown.clips.shown
+    assert stream.is_live
+    assert (stream.stills, stream.timeline.stills) == ((), ())
+    assert stream.timeline.lanes
+    assert "A live stream cannot be read again" in run_page(shown).decode()
+    frames = ClipFrames()
+    with pytest.raises(InputError, match="cannot be read again"):
+        frames.read(frames.want(stream.video, 0))
 
 
 def test_a_run_of_pictures_has_no_clips(tmp_path):

@@ -231,6 +231,7 @@ def test_a_clip_that_cannot_be_opened_is_named_as_a_clip(tmp_path):
     failures = pd.read_parquet(tmp_path / "out/failures").set_index("file_name")
     assert failures["video"].dropna().to_dict() == {"in/sound.mp4": "in/sound.mp4"}
     assert failures["code"].to_dict() == {"in/sound.mp4": "no_video", "in/text.mp4": "not_an_image"}
+    assert "no clip of a kind that is known, and not a JPEG" in failures["message"]["in/text.mp4"]
 
 
 def test_clips_whose_names_have_the_same_digest_get_ids_of_their_own(tmp_path):
