@@ -83,7 +83,7 @@ class Gathered:
         self._held: dict[int, _Group] = {}
         counters: Counter[str] = Counter()
         self.given: Counter[str] = Counter()
-        images = []
+        begins = [0]
         chunks: dict[str, list[pa.Table]] = defaultdict(list)
         waiting: dict[str, list[tuple[object, ...]]] = defaultdict(list)
 
@@ -92,10 +92,15 @@ class Gathered:
                 chunks[name].append(_table(name, rows))
             waiting.clear()
 
-        for data in self._encoded:
+        for number, data in enumerate(self._encoded):
             group: _Group = pickle.loads(data)
             counters.update(group.counters)
-            images.append(len(group.rows.get("images", ())))
+            begins.append(begins[-1] + len(group.rows.get("images", ())))
+            # Of ordinary parts nothing need be decoded twice.
+            if begins[-1] <= _ROWS_AT_ONCE:
+                self._held[number] = group
+            else:
+                self._held.clear()
             if group.shapes is not None:
                 self.given.update({name: len(column) - column.null_count for name, column in _columns(group.shapes)})
             for name, rows in group.rows.items():
@@ -113,7 +118,7 @@ class Gathered:
                 #: Where each image is among those of all groups.
                 self._order = order.to_numpy()
         #: Where the images of each group begin.
-        self._begins = np.cumsum([0, *images])
+        self._begins = np.array(begins, np.int64)
 
     def detections(self, begin: int, end: int) -> pa.Table:
         """The table `detections` of the images begin <= row < end: those of each together, best first."""
