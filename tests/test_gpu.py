@@ -60,7 +60,7 @@ def test_processes_take_turns_at_the_gpus(driver: Path, monkeypatch: pytest.Monk
 def test_one_process_a_gpu_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     many = SimpleNamespace(inputs=1000, bytes=1 << 30)
     monkeypatch.setattr(gpus, "visible_gpus", lambda: ("0", "1", "2"))
-    of_files = {"input": ["in"], "input_format": "auto"}
+    of_files = {"display": False, "input": ["in"], "input_format": "auto"}
     assert processes_for(SimpleNamespace(workers=None, **of_files), many, local=True) == 3  # type: ignore[arg-type]
     assert processes_for(SimpleNamespace(workers=7, **of_files), many, local=True) == 7  # type: ignore[arg-type]
 
