@@ -77,6 +77,13 @@ class ClipFile:
     demuxer: str
 
 
+def clip_at(uri: str) -> ClipFile | None:
+    """What a file is, if it is a clip. Raises `OSError`: it cannot be read."""
+    with storage.open_read(uri) as stream:
+        demuxer = demuxer_of(stream.read(HEAD_BYTES))
+    return ClipFile(uri, demuxer) if demuxer else None
+
+
 class Encoded(NamedTuple):
     """What is known of the packet that a frame was in."""
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from beam_jobs import storage
 from beam_jobs.errors import InputError
 from beam_jobs.imaging.decode import MAX_PIXELS
-from beam_jobs.imaging.video import HEAD_BYTES, ClipFile, demuxer_of
+from beam_jobs.imaging.video import clip_at
 from beam_jobs.imaging.video_index import index_clip
 from beam_jobs.imaging.video_ranges import Frame, frames_of
 
@@ -21,10 +20,9 @@ def pick_frames(uri: str, numbers: Collection[int], max_pixels: int = MAX_PIXELS
         InputError: it is no clip, or damaged.
         OSError: it cannot be read.
     """
-    with storage.open_read(uri) as stream:
-        demuxer = demuxer_of(stream.read(HEAD_BYTES))
-    if demuxer is None:
+    clip = clip_at(uri)
+    if clip is None:
         raise InputError("decode", "not_a_video", "It is no clip of a kind that is known.")
     wanted = frozenset(numbers)
-    for part in index_clip(ClipFile(uri, demuxer)).ranges_with(wanted):
+    for part in index_clip(clip).ranges_with(wanted):
         yield from (frame for frame in frames_of(part, lambda at: None, max_pixels) if frame.number in wanted)

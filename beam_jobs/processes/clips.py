@@ -26,7 +26,7 @@ from beam_jobs import storage
 from beam_jobs.errors import InputError, JobError
 from beam_jobs.formats.found_rows import found_in, keypoints_in, masks_in, track_ids_in
 from beam_jobs.imaging.decode import Decoded
-from beam_jobs.imaging.video import HEAD_BYTES, ClipFile, demuxer_of, opened
+from beam_jobs.imaging.video import ClipFile, clip_at, opened
 from beam_jobs.imaging.video_index import index_clip
 from beam_jobs.imaging.video_ranges import FrameChoice, FrameRange, frames_of
 from beam_jobs.imaging.video_writer import ClipFormat, join_segments, write_segment
@@ -213,18 +213,16 @@ def _here(function: Callable[..., Any], *args: Any) -> Future[Any]:
 
 def _planned(clip: Clip, drawing: Drawing) -> tuple[ClipFile, ClipFormat, Fraction, list[FrameRange]]:
     """The clip, the form of its video, the time of the clip that is the video's 0, and its ranges."""
-    with storage.open_read(clip.uri) as stream:
-        demuxer = demuxer_of(stream.read(HEAD_BYTES))
-    if demuxer is None:
+    file = clip_at(clip.uri)
+    if file is None:
         raise InputError("decode", "changed", "The clip is not what it was when its frames were looked at.")
-    file = ClipFile(clip.uri, demuxer)
     rows = _rows(clip)
     index = index_clip(file)
     with opened(file) as (container, video):
         base = video.time_base or Fraction(1, 25)
         rate = video.average_rate or video.base_rate or _NO_RATE
         begin = Fraction(0)
-        if demuxer in _ANY_BEGINNING:
+        if file.demuxer in _ANY_BEGINNING:
             begin = Fraction(container.start_time or 0, 1_000_000)
     if drawing.span.start_s is not None:
         begin = Fraction(drawing.span.start_s)

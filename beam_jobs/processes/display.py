@@ -47,6 +47,8 @@ class Screen:
 
     def __init__(self, display: Display) -> None:
         self._folder = Path(display.folder)
+        #: What is drawn.
+        self.annotation = display.annotation
         self._shown_at = 0.0
 
     def wants(self) -> bool:

@@ -329,9 +329,9 @@ class PictureWorker:
         kept, empty_boxes = select(found, decoded.width, decoded.height, self._settings.selection)
         self._cpu.lap("post-process")
         self._annotate(key, work, decoded, kept, rows)
-        if self._screen is not None and self._settings.display is not None and self._screen.wants():
-            how = self._settings.display.annotation
-            self._screen.show(key.file_name, drawn_on(decoded.pixels, kept, self._spec.categories, how))
+        if self._screen is not None and self._screen.wants():
+            drawn = drawn_on(decoded.pixels, kept, self._spec.categories, self._screen.annotation)
+            self._screen.show(key.file_name, drawn)
         one.clock.lap("annotate")
         self._cpu.lap("annotate")
         rows.image(key, work.place, display_name(key.uri), one.facts, kept, empty_boxes)

@@ -191,7 +191,7 @@ def _write_tables(
     images = rows.tables["images"]
     tracks = None
     if tracking:
-        tracks = tracks_of(images, lambda begin, end: rows.detections(begin, end), tracking, file_images)
+        tracks = tracks_of(images, rows.detections, tracking, file_images)
     files: dict[str, list[FileRecord]] = {name: [] for name in (*TABLES, "annotated", "tracks")}
 
     def write(name: str, table: pa.Table, number: int = 0) -> None:

@@ -91,9 +91,8 @@ def _give_ids(root: str, record: PartRecord, image_ids: _Ids) -> None:
 
     The record comes last. Where one was stopped before that, tables are not what it says, and are written again.
     """
-    names = [(name, frame) for name, frame, _ in _images_of(root, record)]
-    now = [image_id for _, _, image_id in _images_of(root, record)]
-    if now == image_ids.tolist() and all(map(partial(_stands, root), record.files)):
+    now = list(_images_of(root, record))
+    if [image_id for _, _, image_id in now] == image_ids.tolist() and all(map(partial(_stands, root), record.files)):
         return
     new: dict[str, FileRecord] = {}
     begin = 0
@@ -105,6 +104,7 @@ def _give_ids(root: str, record: PartRecord, image_ids: _Ids) -> None:
         for file, of_rows in zip(files, (ids, by_detection, ids), strict=True):
             new[file.path] = _with_ids(root, file, of_rows)
         begin += len(images)
+    names = [(name, frame) for name, frame, _ in now]
     for file in record.files_of("annotated"):
         new[file.path] = _with_ids(root, file, _of_some(read_table(root, file.path), names, image_ids))
     msgspec.structs.replace(record, files=[new.get(file.path, file) for file in record.files]).write(root)
