@@ -252,8 +252,8 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         finished(log, manifest)
         status_code = _concluded(options, root, manifest, evaluated)
         if window is not None and window.is_open:
-            print("beam-detect: close the window to end.", file=sys.stderr)
-            with suppress(interrupt.Interrupted):  # the run is done, whoever ends the waiting
+            with suppress(interrupt.Interrupted), interrupt.first(window.end):  # the run is done, whoever ends it
+                print("beam-detect: close the window to end.", file=sys.stderr)
                 window.wait()
     return status_code
 

@@ -110,6 +110,10 @@ class Window:
         """Waits until somebody closes it."""
         self._process.wait()
 
+    def end(self) -> None:
+        """Ends what is waited for, without waiting for it: a signal's handler may call it."""
+        self._process.kill()
+
     def close(self) -> None:
         """Closes it."""
         self._process.kill()
