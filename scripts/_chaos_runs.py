@@ -235,7 +235,9 @@ def environment_of(folder: Path, seconds: float) -> dict[str, str]:
 def contents(root: str) -> dict[str, str]:
     """sha256 by path of all that is promised to be the same in every run."""
     paths = sorted(path for path in _paths(root) if not path.startswith(_UNPROMISED))
-    return {path: hashlib.sha256(storage.read_bytes(storage.join(root, path))).hexdigest() for path in paths}
+    digests = {path: hashlib.sha256(storage.read_bytes(storage.join(root, path))).hexdigest() for path in paths}
+    # In a bucket, names of tables tell who wrote them.
+    return {layout.with_mark(path, ""): digest for path, digest in digests.items()}
 
 
 def _paths(root: str) -> set[str]:

@@ -22,6 +22,8 @@ from tests.made_clips import frames_of, sound_of, times_of
 DRAWING = Drawing(Annotation(), {1: "person"}, FrameChoice(), False, 1 << 26)
 #: The box of frame n has its left side here.
 LEFT = [4 + n % 30 for n in range(200)]
+#: Of the part that all clips are in, but for its files.
+RECORD = PartRecord(0, Counts(), [])
 
 
 def write_tables(root: Path, video: str, frames: list[int], size=(96, 64)) -> None:
@@ -60,13 +62,13 @@ def annotate(tmp_path, monkeypatch):
     """Annotates a clip of which some frames were looked at; returns its annotated video and what was said."""
 
     def made(source: Path, frames: list[int], drawing: Drawing = DRAWING, processes: int = 0, root: str = "run"):
-        clip = Clip(str(tmp_path / root), 0, str(source), source.name, f"annotated/{source.name}.mp4")
+        clip = Clip(str(tmp_path / root), RECORD.path, str(source), source.name, f"annotated/{source.name}.mp4")
         write_tables(tmp_path / root, source.name, frames)
         monkeypatch.setattr(module, "clips_of", lambda *_: [clip])
         module._rows.cache_clear()
         if processes:
-            return tmp_path / root / clip.annotated, annotate_clips(clip.root, [0], drawing, processes)
-        return tmp_path / root / clip.annotated, annotate_here(clip.root, 0, drawing)
+            return tmp_path / root / clip.annotated, annotate_clips(clip.root, [RECORD], drawing, processes)
+        return tmp_path / root / clip.annotated, annotate_here(clip.root, RECORD, drawing)
 
     return made
 
@@ -161,9 +163,9 @@ def test_a_clip_that_kills_its_process_costs_its_own_video_alone(tmp_path, monke
         source = make_clip(tmp_path / f"{name}.mp4", 10)
         write_tables(tmp_path / name, source.name, list(range(10)))
         uri = Killing(source) if name == "b" else str(source)
-        clips.append(Clip(str(tmp_path / name), 0, uri, source.name, f"annotated/{source.name}"))
+        clips.append(Clip(str(tmp_path / name), RECORD.path, uri, source.name, f"annotated/{source.name}"))
     monkeypatch.setattr(module, "clips_of", lambda *_: clips)
-    notes = annotate_clips(str(tmp_path), [0], DRAWING, 2)
+    notes = annotate_clips(str(tmp_path), [RECORD], DRAWING, 2)
     assert [(note.video, note.code) for note in notes] == [("b.mp4", "crashed")]
     made = [(tmp_path / name / f"annotated/{name}.mp4").exists() for name in ("a", "b", "c", "d")]
     assert made == [True, False, True, True]

@@ -75,7 +75,7 @@ def _table(run: Path, name: str, part: int, change: Callable[[pa.Table], pa.Tabl
     """Changes a table and what is recorded of it, as a program would that writes wrong rows."""
     path = layout.part_table(name, part)
     file = write_table(str(run), path, change(read_table(str(run), path)), DICTIONARY_COLUMNS[name])
-    record = PartRecord.read(str(run), part)
+    record = PartRecord.read(str(run), layout.part_record(part))
     files = [file if one.path == path else one for one in record.files]
     msgspec.structs.replace(record, files=files).write(str(run))
     _relist(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,16 @@ def test_a_slope_is_over_100_000_pictures() -> None:
 
 
 def test_what_grows_is_seen() -> None:
-    samples = [Sample(i, 1000 * i, 5, {"launcher": 200 + i}, {"launcher": 9}, {"launcher": 4}) for i in range(1, 101)]
-    memory, files, *_, rate = report(samples, 100_000)[2:]
-    assert memory == "| memory of launcher (RSS) | 210.0 MB | 299.0 MB | 299.0 MB | +100.00 MB |"
+    samples = [Sample(i, 5, {"launcher": 200 + i}, {"launcher": 9}, {"launcher": 4}) for i in range(1, 101)]
+    # The log says less often how many pictures were done.
+    log = [
+        {"code": "progress", "pictures": 1000 * i, "time": datetime.fromtimestamp(i, UTC).isoformat()}
+        for i in range(0, 101, 20)
+    ]
+    memory, files, *_, rate = report(samples, [{"code": "began"}, *log])[2:]
+    assert memory == "| memory of launcher (RSS) | 210.0 MB | 300.0 MB | 300.0 MB | +100.00 MB |"
     assert files == "| open files of launcher | 9 | 9 | 9 | -0.00 |" or files.endswith("| +0.00 |")
-    assert rate.startswith("| pictures a second | 1,000 | 1,000 | 1,000 |")
+    assert rate.startswith("| pictures a second | 1,000.0 | 1,000.0 | 1,000.0 |")
 
 
 def test_a_short_run_has_exact_counts() -> None:

@@ -66,7 +66,7 @@ from beam_jobs.runs.folder import check_output, remove_run
 from beam_jobs.runs.launch import Launch
 from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.manifest import Manifest, mark_success
-from beam_jobs.runs.parts import commit_part, file_record
+from beam_jobs.runs.parts import PartRecord, commit_part, committed, file_record
 from beam_jobs.runs.plan import Plan, Planner
 from beam_jobs.runs.progress import remove_progress
 from beam_jobs.runs.resume import Begun, parts_done, read_begun, sweep
@@ -227,7 +227,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence
         source = replace(source, settings=job.settings, processes=processes, attempt=launch.attempt)
         group_size = job.group_size or max(1, min(GROUP_SIZE, plan.inputs // (4 * (processes or MANY_PROCESSES))))
         for part in (part for part, inputs in enumerate(plan.parts) if not inputs):
-            commit_part(root, part, [], [], log)
+            commit_part(root, part, [], [], log, launch.attempt)
         todo = [part for part, inputs in enumerate(plan.parts) if inputs and part not in done]
         if local:
             if len(streams_of(options)) == plan.inputs:
@@ -362,7 +362,8 @@ def _run_here(
         cpu_s = stage.cpu_s(done)
     if drawing := Drawing.of(plan.job):
         with stages.time("annotate"), status("drawing on clips …"):
-            notes = annotate_clips(root, range(len(plan.parts)), drawing, pool.size, beam_args)
+            records = (PartRecord.read(root, path) for path in committed(root).values())
+            notes = annotate_clips(root, records, drawing, pool.size, beam_args)
         for note in notes:
             pool.log.warning("annotate", note.code, note.message, input=storage.display_name(note.uri))
             print(f"beam-detect: {printable(str(note))}", file=sys.stderr)

@@ -34,6 +34,7 @@ from beam_jobs.matching import is_stream
 from beam_jobs.processes.annotate import Annotation, drawn_on
 from beam_jobs.records import Detections
 from beam_jobs.runs.clips import Clip, ClipRows, clips_of
+from beam_jobs.runs.parts import PartRecord
 
 #: A segment ends at the first keyframe at which it has so many frames: some seconds' work.
 SEGMENT_FRAMES = 250
@@ -101,7 +102,7 @@ Submit = Callable[..., Future[Any]]
 
 
 def annotate_clips(
-    root: str, parts: Iterable[int], drawing: Drawing, processes: int, beam_args: Sequence[str] = ()
+    root: str, records: Iterable[PartRecord], drawing: Drawing, processes: int, beam_args: Sequence[str] = ()
 ) -> list[Note]:
     """Writes the annotated videos of the clips in some committed parts; those that are there stay as they are.
 
@@ -117,7 +118,7 @@ def annotate_clips(
     Raises:
         JobError: an output could not be written.
     """
-    clips = [clip for part in parts for clip in clips_of(root, part) if not _is_there(clip)]
+    clips = [clip for record in records for clip in clips_of(root, record) if not _is_there(clip)]
     live = [clip for clip in clips if is_stream(clip.uri, stated=True)]
     notes = [Note(clip.uri, clip.video, LIVE, f"{_NONE}a live stream cannot be read again") for clip in live]
     clips = [clip for clip in clips if clip not in live]
@@ -155,9 +156,9 @@ def _side_by_side(
     return notes, broken
 
 
-def annotate_here(root: str, part: int, drawing: Drawing) -> list[Note]:
+def annotate_here(root: str, record: PartRecord, drawing: Drawing) -> list[Note]:
     """The same for one part, in this process."""
-    clips = [clip for clip in clips_of(root, part) if not _is_there(clip)]
+    clips = [clip for clip in clips_of(root, record) if not _is_there(clip)]
     return [note for clip in clips for note in annotate_clip(clip, drawing, _here)]
 
 

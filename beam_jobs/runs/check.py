@@ -68,14 +68,17 @@ def check_run(root: str) -> Iterator[str]:
 
 def _tables(root: str, manifest: Manifest, plan: Plan, damaged: set[str], seen: _Seen) -> Iterator[str]:
     listed = {file.path for file in manifest.files}
+    records = {layout.part_of(path): path for path in listed if path.startswith(f"{layout.PARTS_FOLDER}/")}
     for part, planned in enumerate(plan.parts):
         of_part = {path for path in damaged if layout.part_of(path) == part}
-        if of_part or (missing := layout.part_record(part)) not in listed:
+        if of_part or part not in records:
             yield f"part {part} ({planned:,} inputs) is not looked into: " + (
-                f"{', '.join(sorted(of_part))} is damaged" if of_part else f"the manifest has no {missing}"
+                f"{', '.join(sorted(of_part))} is damaged"
+                if of_part
+                else f"the manifest has no {layout.part_record(part)}"
             )
             continue
-        yield from (f"part {part}: {problem}" for problem in _part(root, part, listed, seen))
+        yield from (f"part {part}: {problem}" for problem in _part(root, records[part], listed, seen))
     yield from _ids(seen.image_ids)
 
 
@@ -117,10 +120,10 @@ def _strangers(root: str, manifest: Manifest) -> Iterator[str]:
                 yield f"{folder}/{name} is not in the manifest{left}"
 
 
-def _part(root: str, part: int, listed: set[str], seen: _Seen) -> Iterator[str]:
+def _part(root: str, path: str, listed: set[str], seen: _Seen) -> Iterator[str]:
     """Problems of a part, whose files are as the manifest has them."""
     try:
-        record = PartRecord.read(root, part)
+        record = PartRecord.read(root, path)
     except (OSError, UsageError) as error:
         yield f"its record cannot be read: {error}"
         return
@@ -142,7 +145,7 @@ def _part(root: str, part: int, listed: set[str], seen: _Seen) -> Iterator[str]:
     tables = {name: pa.concat_tables(some).combine_chunks() for name, some in found.items()}
     seen.image_ids.append(tables["images"]["image_id"].to_numpy())
     yield from _counts(record.counts, tables)
-    yield from _inputs(root, part, tables, record.counts)
+    yield from _inputs(root, record.part, tables, record.counts)
     yield from pictures_of(tables)
     yield from detections_of(tables)
     yield from tracks_of(tables)

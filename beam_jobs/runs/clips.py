@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,14 +23,14 @@ class Clip:
 
     Args:
         root: the run's folder.
-        part: the part that it is in, whole.
+        record: the path of the record of the part that it is in, whole.
         uri: the path that is opened.
         video: its name in the tables.
         annotated: the path of its annotated video, relative to the run's folder.
     """
 
     root: str
-    part: int
+    record: str
     uri: str
     video: str
     annotated: str
@@ -46,7 +46,7 @@ class ClipRows:
 
     def __init__(self, clip: Clip) -> None:
         self._root = clip.root
-        record = PartRecord.read(clip.root, clip.part)
+        record = PartRecord.read(clip.root, clip.record)
         self._files = [file.path for file in record.files_of("detections")]
         #: File, first detection in it and number of detections, of each frame.
         places = []
@@ -83,23 +83,22 @@ class ClipRows:
         return self._held[1]
 
 
-def clips_of(root: str, part: int) -> Iterator[Clip]:
+def clips_of(root: str, record: PartRecord) -> Iterator[Clip]:
     """The clips of a committed part, in the order of the plan."""
-    record = PartRecord.read(root, part)
     if not record.counts.clips + record.counts.streams:
         return
     tables = (read_table(root, file.path) for file in record.files_of("images"))
     videos = {video for table in tables for video in table["video"].to_pylist()} - {None}
-    for one in read_part(root, part) if videos else ():
+    for one in read_part(root, record.part) if videos else ():
         name, uri = one.key.file_name, one.key.uri
         if name in videos:
-            yield Clip(root, part, uri, name, layout.annotated_clip_path(name, uri))
+            yield Clip(root, record.path, uri, name, layout.annotated_clip_path(name, uri))
 
 
-def annotated_clips(root: str, parts: int) -> Iterator[FileRecord]:
-    """The annotated videos of a run that are there."""
-    for part in range(parts):
-        for clip in clips_of(root, part):
+def annotated_clips(root: str, records: Iterable[PartRecord]) -> Iterator[FileRecord]:
+    """The annotated videos of some parts that are there."""
+    for record in records:
+        for clip in clips_of(root, record):
             if storage.exists(storage.join(root, clip.annotated)):
                 yield _record(root, clip.annotated)
 

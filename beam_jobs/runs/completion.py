@@ -12,6 +12,7 @@ import msgspec
 from beam_jobs.errors import JobError
 from beam_jobs.runs import layout
 from beam_jobs.runs.finalise import finalise
+from beam_jobs.runs.folder import remove_strays
 from beam_jobs.runs.launch import Launch, check_attempt
 from beam_jobs.runs.manifest import (
     MANIFEST_VERSION,
@@ -60,7 +61,7 @@ def complete(
     """
     start, submitted = time.monotonic(), datetime.now(UTC)
     plan = Plan.read(root)
-    outcome = finalise(root, plan, rows_that_stand(root, launch))
+    outcome = finalise(root, plan, launch.attempt, rows_that_stand(root, launch))
     counts = outcome.counts
     ended = datetime.now(UTC)
     if clock is None:
@@ -99,6 +100,7 @@ def complete(
         resumed=launch.resumed,
     )
     check_attempt(root, launch.attempt)
+    remove_strays(root, {file.path for file in outcome.files})
     manifest.write(root)
     remove_progress(root)
     return manifest

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 
 from beam_jobs import storage
+from beam_jobs.errors import JobError
 from beam_jobs.formats.coco_ids import ImageIds
 from beam_jobs.formats.tables import STEPS
 from beam_jobs.runs import layout
@@ -15,7 +16,7 @@ from beam_jobs.runs.clips import annotated_clips
 from beam_jobs.runs.coco_files import coco_files, each_table, write_coco_file
 from beam_jobs.runs.ids import Claim, proposed_id
 from beam_jobs.runs.manifest import DetectorRecord
-from beam_jobs.runs.parts import Counts, FileRecord, PartRecord, file_record
+from beam_jobs.runs.parts import Counts, FileRecord, PartRecord, committed, file_record
 from beam_jobs.runs.plan import PARTS_A_SLICE, Plan, Renamed
 from beam_jobs.runs.record_ids import settle_records
 
@@ -37,26 +38,41 @@ class Outcome:
     known_image_ids: int | None
 
 
-def finalise(root: str, plan: Plan, others: Iterable[tuple[str, int, int]] = ()) -> Outcome:
+def finalise(root: str, plan: Plan, attempt: str, others: Iterable[tuple[str, int, int]] = ()) -> Outcome:
     """Settles the ids of records, writes the COCO files, adds up. May be done again after it was interrupted.
 
     Args:
+        attempt: of the start that does it.
         others: name, frame and image id of pictures of earlier runs, whose ids records may not have.
+
+    Raises:
+        JobError: a part is not committed.
     """
-    records = [PartRecord.read(root, part) for part in range(len(plan.parts))]
+    records = _records(root, plan)
     renamed = list(plan.renamed)
     if any(record.counts.containers for record in records):
-        renamed += settle_records(root, records, others)
-        records = [PartRecord.read(root, record.part) for record in records]
+        renamed += settle_records(root, records, others, layout.mark(root, attempt))
+        records = _records(root, plan)
     counts = Counts()
     for record in records:
         counts.add(record.counts)
     tables = [_as_it_is(root, file) for record in records for file in record.files]
     written = [write_coco_file(root, file) for file in coco_files(root, tables, counts, plan.job)]
     detector, work_s = _times(root, tables)
-    clips = annotated_clips(root, len(plan.parts)) if plan.job["annotation"] else ()
-    files = [*tables, *written, *clips, *_plan_files(root, plan)]
+    clips = annotated_clips(root, records) if plan.job["annotation"] else ()
+    files = [*tables, *written, *clips, *_plan_files(root, plan, records)]
     return Outcome(counts, renamed, detector, work_s, files, _known_image_ids(root, tables))
+
+
+def _records(root: str, plan: Plan) -> list[PartRecord]:
+    paths = committed(root)
+    missing = set(range(len(plan.parts))) - paths.keys()
+    if missing:
+        raise JobError(
+            f"{storage.display_name(root)} has no records of {len(missing)} of its {len(plan.parts)} parts: somebody"
+            " has deleted them. --resume does these parts again."
+        )
+    return [PartRecord.read(root, paths[part]) for part in range(len(plan.parts))]
 
 
 def _known_image_ids(root: str, tables: Sequence[FileRecord]) -> int | None:
@@ -94,9 +110,9 @@ def _times(root: str, files: Sequence[FileRecord]) -> tuple[DetectorRecord, dict
     return DetectorRecord(len(processes), loads, load_s, largest, shrunk), work_s
 
 
-def _plan_files(root: str, plan: Plan) -> Iterator[FileRecord]:
+def _plan_files(root: str, plan: Plan, records: Sequence[PartRecord]) -> Iterator[FileRecord]:
     slices = -(-len(plan.parts) // PARTS_A_SLICE)
-    paths = [layout.PLAN, *map(layout.plan_slice, range(slices)), *map(layout.part_record, range(len(plan.parts)))]
+    paths = [layout.PLAN, *map(layout.plan_slice, range(slices)), *(record.path for record in records)]
     paths += [
         path
         for path in (layout.LAUNCH, layout.IMAGE_IDS, layout.SUPERSEDED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 from beam_jobs import storage
 from beam_jobs.errors import UsageError
@@ -77,6 +77,21 @@ def remove_run(root: str) -> None:
             storage.remove_dir(storage.join(root, folder))
 
 
+def remove_strays(root: str, listed: Set[str]) -> None:
+    """Takes away tables and records of parts that are not `listed`: those of starts that lost the run to another."""
+    for path in files_of_parts(root):
+        if path not in listed:
+            _remove(storage.join(root, path))
+
+
+def files_of_parts(root: str) -> Iterator[str]:
+    """What is there of the tables and records of parts, whosever: how many files a part has, only its rows say."""
+    tables = [layout.part_table(table, 0).rpartition("/")[0] for table in (*PUBLIC_TABLES, "annotated")]
+    for folder in (layout.PARTS_FOLDER, *tables):
+        paths = (f"{folder}/{name}" for name in _names(storage.join(root, folder)))
+        yield from (path for path in paths if layout.part_of(path) is not None)
+
+
 def _scraps(root: str) -> list[str] | None:
     """The paths of all files in `root`, if a run that was stopped while it planned may have left them; else None."""
     if storage.is_remote(root):
@@ -146,12 +161,9 @@ def _owned(root: str, plan: Plan) -> Iterator[str]:
     for part in range(len(plan.parts)):
         if plan.job.get("annotation"):
             yield from _annotated(root, part)
-        yield layout.part_record(part)
-    for table in (*PUBLIC_TABLES, "annotated"):
-        # How many files a part has, only its rows say.
-        folder = layout.part_table(table, 0).rpartition("/")[0]
-        paths = (f"{folder}/{name}" for name in _names(storage.join(root, folder)))
-        yield from (path for path in paths if layout.part_of(path) in range(len(plan.parts)))
+    for path in files_of_parts(root):
+        if layout.part_of(path) in range(len(plan.parts)):
+            yield path
     evaluation = layout.EVALUATION_FOLDER
     yield from (f"{evaluation}/{name}" for name in EVALUATION_FILES)
     shards = f"{evaluation}/{SHARDS_FOLDER}"

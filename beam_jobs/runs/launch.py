@@ -30,6 +30,7 @@ class Launch(msgspec.Struct, frozen=True):
         stage_s: wall-clock seconds of the launcher's stages so far.
         submitted: when the parts were begun.
         attempt: tells this start from others that write to the same folder; the one that is written here goes on.
+        attempts: the starts that the run has had, this one last: parts are theirs.
         taken_up: when the program was begun that goes on with the run; None the first time.
         max_failure_rate: a greater share of failed inputs makes it a failed run.
         evaluate: an evaluation is to follow, and is what makes the run a success.
@@ -54,6 +55,7 @@ class Launch(msgspec.Struct, frozen=True):
     inputs_before: int = 0
     taken_up: datetime | None = None
     attempt: str = ""
+    attempts: list[str] = []
 
     def write(self, root: str) -> None:
         """Writes `_plan/launch.json`."""
@@ -68,7 +70,8 @@ class Launch(msgspec.Struct, frozen=True):
         Raises:
             JobError: somebody has.
         """
-        begun = msgspec.structs.replace(self, attempt=secrets.token_hex(8))
+        attempt = secrets.token_hex(4)
+        begun = msgspec.structs.replace(self, attempt=attempt, attempts=[*self.attempts, attempt])
         begun.write(root)
         if msgspec.json.encode(Plan.read(root)) != msgspec.json.encode(plan):
             raise JobError(_TAKEN.format(storage.display_name(root)))

@@ -7,10 +7,12 @@ import os
 import posixpath
 import re
 
-from beam_jobs.storage import display_name
+from beam_jobs.storage import display_name, is_remote
 
 PLAN_FOLDER = "_plan"
 PLAN = f"{PLAN_FOLDER}/plan.json"
+#: Of the records that parts are committed.
+PARTS_FOLDER = f"{PLAN_FOLDER}/parts"
 #: Of runs that are finished elsewhere than where they were launched.
 LAUNCH = f"{PLAN_FOLDER}/launch.json"
 IMAGE_IDS = f"{PLAN_FOLDER}/image_ids.arrow"
@@ -35,7 +37,7 @@ _MAX_SUFFIX = 10
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 
-_PART = re.compile(r"/part-(\d{5,})(?:_\d{5,})?\.(?:parquet|json)$")
+_PART = re.compile(r"/part-(\d{5,})(?:_\d{5,})?(-[0-9a-f]+)?\.(?:parquet|json)$")
 
 
 def plan_slice(number: int) -> str:
@@ -43,24 +45,44 @@ def plan_slice(number: int) -> str:
     return f"{PLAN_FOLDER}/inputs-{number:05d}.parquet"
 
 
-def part_record(part: int) -> str:
+def mark(root: str, attempt: str) -> str:
+    """What the names of a part's files end in, by the start that writes them, so that no two write the same file.
+
+    Only in buckets: a folder on a disk is locked, and its files have the same names in every run.
+    """
+    return f"-{attempt}" if attempt and is_remote(root) else ""
+
+
+def part_record(part: int, mark: str = "") -> str:
     """The record that a part is committed."""
-    return f"{PLAN_FOLDER}/parts/part-{part:05d}.json"
+    return f"{PARTS_FOLDER}/part-{part:05d}{mark}.json"
 
 
-def part_table(table: str, part: int, number: int = 0) -> str:
+def part_table(table: str, part: int, number: int = 0, mark: str = "") -> str:
     """A part's file of a table, or one of several. The list of annotated pictures is kept with the plan: it is for us.
 
     Names sort as the rows do.
     """
     folder = f"{PLAN_FOLDER}/annotated" if table == "annotated" else table
-    return f"{folder}/part-{part:05d}{f'_{number:05d}' if number else ''}.parquet"
+    return f"{folder}/part-{part:05d}{f'_{number:05d}' if number else ''}{mark}.parquet"
 
 
 def part_of(path: str) -> int | None:
     """The part that a file is of, by its name; None for any other file."""
     found = _PART.search(path)
     return int(found[1]) if found else None
+
+
+def mark_of(path: str) -> str:
+    """The `mark` in the name of a part's file."""
+    found = _PART.search(path)
+    return (found[2] or "") if found else ""
+
+
+def with_mark(path: str, mark: str) -> str:
+    """The path of a part's file with another `mark`."""
+    stem, dot, suffix = path.rpartition(".")
+    return f"{stem.removesuffix(mark_of(path))}{mark}{dot}{suffix}"
 
 
 def annotated_path(file_name: str, uri: str) -> str:

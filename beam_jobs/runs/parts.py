@@ -22,7 +22,7 @@ from beam_jobs.formats.tables import DICTIONARY_COLUMNS, TABLES, written
 from beam_jobs.formats.track_rows import tracks_of, with_track_ids
 from beam_jobs.runs import layout
 from beam_jobs.runs.documents import read_document
-from beam_jobs.runs.launch import check_attempt
+from beam_jobs.runs.launch import Launch, check_attempt
 from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.plan import PlannedInput
 from beam_jobs.tracking.tracker import Tracking
@@ -110,15 +110,25 @@ FILE_IMAGES = 2_000
 
 
 class PartRecord(msgspec.Struct, frozen=True):
-    """`_plan/parts/part-*.json`: the part is committed; these are its files."""
+    """`_plan/parts/part-*.json`: the part is committed; these are its files.
+
+    Args:
+        mark: in their names, and in that of the record; see `layout.mark`.
+    """
 
     part: int
     counts: Counts
     files: list[FileRecord]
+    mark: str = ""
+
+    @property
+    def path(self) -> str:
+        """Its own, relative to the run's folder."""
+        return layout.part_record(self.part, self.mark)
 
     def write(self, root: str) -> None:
         """Commits the part."""
-        storage.write_atomic(storage.join(root, layout.part_record(self.part)), msgspec.json.encode(self))
+        storage.write_atomic(storage.join(root, self.path), msgspec.json.encode(self))
 
     def files_of(self, table: str) -> list[FileRecord]:
         """The files of a table, in the order of its rows."""
@@ -126,9 +136,32 @@ class PartRecord(msgspec.Struct, frozen=True):
         return [file for file in self.files if file.path.rpartition("/")[0] == folder]
 
     @staticmethod
-    def read(root: str, part: int) -> PartRecord:
+    def read(root: str, path: str) -> PartRecord:
         """The record of a part that is committed. Raises as `read_document` does."""
-        return read_document(root, layout.part_record(part), PartRecord)
+        return read_document(root, path, PartRecord)
+
+
+def committed(root: str) -> dict[int, str]:
+    """The paths of the records of the parts that are committed.
+
+    In a bucket there may be several of a part. Those of a start that is none of the run's, since it lost it to another
+    one, are not its; of the others the last start's is.
+    """
+    try:
+        names = storage.list_dir(storage.join(root, layout.PARTS_FOLDER))
+    except FileNotFoundError:
+        return {}
+    marks = [""]
+    if storage.is_remote(root):
+        marks += [layout.mark(root, attempt) for attempt in Launch.read(root).attempts]
+    found: dict[int, str] = {}
+    for path in sorted(f"{layout.PARTS_FOLDER}/{name}" for name in names):
+        part, mark = layout.part_of(path), layout.mark_of(path)
+        if part is None or mark not in marks:
+            continue
+        if part not in found or marks.index(mark) > marks.index(layout.mark_of(found[part])):
+            found[part] = path
+    return dict(sorted(found.items()))
 
 
 def commit_part(
@@ -155,14 +188,21 @@ def commit_part(
         JobError: the rows do not account for every input exactly once, or another start has taken the run over.
     """
     check_attempt(root, attempt)
-    if storage.exists(storage.join(root, layout.part_record(part))):
-        return PartRecord.read(root, part)
+    mark = layout.mark(root, attempt)
+    if storage.exists(storage.join(root, path := layout.part_record(part, mark))):
+        return PartRecord.read(root, path)
     rows = Gathered(encoded)
     counts = _account(part, planned, rows)
-    files = _write_tables(root, part, rows, tracking, max(FILE_IMAGES, len(planned)))
+    files = _write_tables(root, part, mark, rows, tracking, max(FILE_IMAGES, len(planned)))
     counts.tracks = sum(file.rows or 0 for file in files if file.path.startswith("tracks/"))
-    record = PartRecord(part, counts, files)
-    check_attempt(root, attempt)
+    record = PartRecord(part, counts, files, mark)
+    try:
+        check_attempt(root, attempt)
+    except JobError:
+        if mark:  # the run may be whole by now: who reads its folder is to find nothing of ours
+            for file in files:
+                storage.remove(storage.join(root, file.path))
+        raise
     record.write(root)
     for row in rows.tables["failures"].to_pylist():
         about = {name: row[name] for name in ("file_name", "frame", "attempts")}
@@ -185,7 +225,7 @@ def _log_changed(planned: Sequence[PlannedInput], images: pa.Table, part: int, l
 
 
 def _write_tables(
-    root: str, part: int, rows: Gathered, tracking: Tracking | None, file_images: int
+    root: str, part: int, mark: str, rows: Gathered, tracking: Tracking | None, file_images: int
 ) -> list[FileRecord]:
     """Writes the tables of a part; those with a row for each image, or more, in files of so many images each."""
     images = rows.tables["images"]
@@ -195,7 +235,7 @@ def _write_tables(
     files: dict[str, list[FileRecord]] = {name: [] for name in (*TABLES, "annotated", "tracks")}
 
     def write(name: str, table: pa.Table, number: int = 0) -> None:
-        path = layout.part_table(name, part, number)
+        path = layout.part_table(name, part, number, mark)
         files[name].append(write_table(root, path, table, DICTIONARY_COLUMNS[name]))
 
     firsts = np.cumsum([0, *images["num_detections"].to_pylist()])

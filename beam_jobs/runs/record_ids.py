@@ -34,7 +34,9 @@ _Row = tuple[int, str, int, int, int]
 _Ids = NDArray[np.int64]
 
 
-def settle_records(root: str, records: Sequence[PartRecord], others: Iterable[tuple[str, int, int]]) -> list[Renamed]:
+def settle_records(
+    root: str, records: Sequence[PartRecord], others: Iterable[tuple[str, int, int]], mark: str
+) -> list[Renamed]:
     """Gives each record or frame whose image id is taken one of its own, in the tables of the run in `root`.
 
     Ids of pictures stand as planned. What a record asks for is worked out from its name, whatever id it has now, so
@@ -42,6 +44,7 @@ def settle_records(root: str, records: Sequence[PartRecord], others: Iterable[tu
 
     Args:
         others: name, frame and image id of pictures of earlier runs, which keep theirs.
+        mark: of the files that are written anew, and their records; see `layout.mark`.
     """
     ids_path = storage.join(root, layout.IMAGE_IDS)
     image_ids = ImageIds.load(ids_path) if storage.exists(ids_path) else None
@@ -57,7 +60,7 @@ def settle_records(root: str, records: Sequence[PartRecord], others: Iterable[tu
         for record in records:
             if record.counts.containers:
                 rows = database.execute("SELECT image_id FROM images WHERE part = ? ORDER BY row", (record.part,))
-                _give_ids(root, record, np.array([image_id for (image_id,) in rows], np.int64))
+                _give_ids(root, record, np.array([image_id for (image_id,) in rows], np.int64), mark)
     return [Renamed(one.file_name, one.image_id) for one in settled]
 
 
@@ -86,7 +89,7 @@ def _claims(root: str, record: PartRecord, image_ids: ImageIds | None) -> Iterat
         yield record.part, name, frame, image_id, int(claim)
 
 
-def _give_ids(root: str, record: PartRecord, image_ids: _Ids) -> None:
+def _give_ids(root: str, record: PartRecord, image_ids: _Ids, mark: str) -> None:
     """Rewrites a part whose ids have changed. `image_ids` is in the order of its images.
 
     The record comes last. Where one was stopped before that, tables are not what it says, and are written again.
@@ -102,12 +105,12 @@ def _give_ids(root: str, record: PartRecord, image_ids: _Ids) -> None:
         ids = image_ids[begin : begin + len(images)]
         by_detection = np.repeat(ids, images["num_detections"].to_numpy())
         for file, of_rows in zip(files, (ids, by_detection, ids), strict=True):
-            new[file.path] = _with_ids(root, file, of_rows)
+            new[file.path] = _with_ids(root, file, of_rows, mark)
         begin += len(images)
     names = [(name, frame) for name, frame, _ in now]
     for file in record.files_of("annotated"):
-        new[file.path] = _with_ids(root, file, _of_some(read_table(root, file.path), names, image_ids))
-    msgspec.structs.replace(record, files=[new.get(file.path, file) for file in record.files]).write(root)
+        new[file.path] = _with_ids(root, file, _of_some(read_table(root, file.path), names, image_ids), mark)
+    msgspec.structs.replace(record, files=[new.get(file.path, file) for file in record.files], mark=mark).write(root)
 
 
 def _images_of(root: str, record: PartRecord) -> Iterator[tuple[str, int, int]]:
@@ -132,8 +135,8 @@ def _stands(root: str, file: FileRecord) -> bool:
     return file_record(root, file.path, file.rows) == file
 
 
-def _with_ids(root: str, file: FileRecord, image_ids: _Ids) -> FileRecord:
+def _with_ids(root: str, file: FileRecord, image_ids: _Ids, mark: str) -> FileRecord:
     table = read_table(root, file.path)
     position = table.schema.get_field_index("image_id")
     table = table.set_column(position, table.schema.field(position), pa.array(image_ids))
-    return write_table(root, file.path, table, DICTIONARY_COLUMNS[file.path.split("/")[-2]])
+    return write_table(root, layout.with_mark(file.path, mark), table, DICTIONARY_COLUMNS[file.path.split("/")[-2]])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,10 +15,9 @@ from beam_jobs import storage
 from beam_jobs.formats.tables import PUBLIC_TABLES
 from beam_jobs.runs import layout
 from beam_jobs.runs.launch import Launch
-from beam_jobs.runs.parts import Counts, PartRecord
+from beam_jobs.runs.parts import Counts, PartRecord, committed
 from beam_jobs.runs.plan import Plan, PlannedInput, read_part
 
-_RECORD = re.compile(r"part-(\d+)\.json")
 #: Differences that a message names.
 _NAMED = 5
 
@@ -101,12 +99,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], leave_out: froz
 
 def parts_done(root: str) -> dict[int, Counts]:
     """The parts that are committed, with their counts."""
-    try:
-        names = storage.list_dir(storage.join(root, layout.PLAN_FOLDER, "parts"))
-    except FileNotFoundError:
-        return {}
-    numbers = sorted(int(match[1]) for name in names if (match := _RECORD.fullmatch(name)))
-    return {number: PartRecord.read(root, number).counts for number in numbers}
+    return {part: PartRecord.read(root, path).counts for part, path in committed(root).items()}
 
 
 def sweep(root: str) -> None:
@@ -118,7 +111,7 @@ def sweep(root: str) -> None:
         "coco",
         "superseded",
         layout.PLAN_FOLDER,
-        f"{layout.PLAN_FOLDER}/parts",
+        layout.PARTS_FOLDER,
         f"{layout.PLAN_FOLDER}/annotated",
     ]
     folders = [root, *(storage.join(root, folder) for folder in own)]

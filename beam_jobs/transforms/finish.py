@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import apache_beam as beam
 
 from beam_jobs.processes.clips import Drawing, annotate_here
+from beam_jobs.runs import layout
 from beam_jobs.runs.completion import complete_elsewhere
+from beam_jobs.runs.parts import PartRecord
 from beam_jobs.runs.plan import Plan
 
 _LOGGER = logging.getLogger(__name__)
@@ -20,17 +22,20 @@ class AnnotateClips(beam.PTransform):
 
     Args:
         root: the run's folder.
+        attempt: of the start that has committed them.
     """
 
     root: str
+    attempt: str
 
     def expand(self, parts: beam.PCollection[int]) -> beam.PCollection[int]:
-        return parts | "Annotate" >> beam.Map(_annotated, self.root).with_output_types(int)
+        return parts | "Annotate" >> beam.Map(_annotated, self.root, self.attempt).with_output_types(int)
 
 
-def _annotated(part: int, root: str) -> int:
+def _annotated(part: int, root: str, attempt: str) -> int:
     if drawing := Drawing.of(Plan.read(root).job):
-        for note in annotate_here(root, part, drawing):
+        record = PartRecord.read(root, layout.part_record(part, layout.mark(root, attempt)))
+        for note in annotate_here(root, record, drawing):
             _LOGGER.warning("%s", note)
     return part
 
