@@ -25,7 +25,8 @@ from beam_jobs.imaging.video_stream import LiveStream, Progress
 from beam_jobs.processes.annotate import annotated, drawn_on
 from beam_jobs.processes.calls import Answer, Caller, Starting, batch_pixels
 from beam_jobs.processes.display import Screen
-from beam_jobs.processes.reading import Content, ReadAhead, read_clip, read_picture, why_unreadable
+from beam_jobs.processes.reading import Content, ReadAhead, read_clip, read_picture
+from beam_jobs.processes.refusals import of_clip, refusal, refuse
 from beam_jobs.processes.select import select
 from beam_jobs.processes.spent import CpuClock, peak_rss
 from beam_jobs.processes.work import PictureSettings, Reply, Tally, Work
@@ -154,7 +155,7 @@ class PictureWorker:
         try:
             index = index_clip(clip, told)
         except (InputError, OSError) as error:
-            refuse(_of_clip(work), work.name, _refusal(error), rows, tally)
+            refuse(of_clip(work), work.name, refusal(error), rows, tally)
             return []
         finally:
             self._cpu.lap("read")
@@ -192,7 +193,7 @@ class PictureWorker:
                     held = []
                 clock = _Clock()
         except (InputError, OSError) as error:
-            for frame in part.given_up(_refusal(error), last + 1):
+            for frame in part.given_up(refusal(error), last + 1):
                 take(frame)
         self._finish(held, starting, rows, tally)
         rows.span(work.input, part.begin, part.end, done)
@@ -375,49 +376,6 @@ class PictureWorker:
     def _take_load_ms(self) -> float:
         load_ms, self._load_ms = self._load_ms, 0.0
         return load_ms
-
-
-def refuse(work: Work, name: str, error: InputError, rows: RowsBuilder, tally: Tally, attempts: int = 1) -> None:
-    """Writes down that a picture, of this name, and its twins gave no result, in so many attempts."""
-    for one, file_name in ((work, name), *((twin, twin.name) for twin in work.twins)):
-        rows.failure(replace(one.key, file_name=file_name), one.place, display_name(one.key.uri), error, attempts)
-        tally.failures[error.code] += 1
-
-
-def _of_clip(work: Work) -> Work:
-    """Work that is a clip: its failures name it as such."""
-    twins = tuple(replace(twin, key=replace(twin.key, video=twin.key.file_name)) for twin in work.twins)
-    return replace(work, key=replace(work.key, video=work.key.file_name), twins=twins)
-
-
-def refuse_frames(
-    work: Work, part: FrameRange, error: InputError, rows: RowsBuilder, tally: Tally, attempts: int
-) -> None:
-    """Writes down that frames of a clip gave no result."""
-    video = work.key.file_name
-    done = 0
-    for frame in part.given_up(error):
-        name, why = frame_name(video, frame.number), frame.picture
-        key = replace(work.key, file_name=name, frame=frame.number, video=video, timestamp_s=frame.time_s)
-        assert isinstance(why, InputError)
-        refuse(replace(work, key=key, frames=None), name, why, rows, tally, attempts if why is error else 1)
-        done += 1
-    rows.span(work.input, part.begin, part.end, done)
-
-
-def refuse_stream(work: Work, at: int, error: InputError, rows: RowsBuilder, tally: Tally, begin: int) -> None:
-    """Writes down that frames of a stream from `begin` to `at` gave no result: it is read once."""
-    name = frame_name(work.key.file_name, at)
-    key = replace(work.key, file_name=name, frame=at, video=work.key.file_name)
-    if at > begin:
-        said = f"{error.message} A stream cannot be read again: the frames from number {begin} on went with it."
-        error = InputError(error.stage, error.code, said)
-    refuse(replace(work, key=key, stream=None), name, error, rows, tally)
-    rows.span(work.input, begin, at + 1, 1)
-
-
-def _refusal(error: InputError | OSError) -> InputError:
-    return error if isinstance(error, InputError) else InputError("read", *why_unreadable(error))
 
 
 class _Clock:

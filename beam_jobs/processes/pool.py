@@ -20,7 +20,8 @@ from beam_jobs.imaging.video_stream import Progress
 from beam_jobs.processes.detector_process import DetectorProcess, LostError
 from beam_jobs.processes.gpus import GPU_VARIABLE, visible_gpus
 from beam_jobs.processes.messages import Setup
-from beam_jobs.processes.picture import SHARING_FRAMES, refuse, refuse_frames, refuse_stream
+from beam_jobs.processes.picture import SHARING_FRAMES
+from beam_jobs.processes.refusals import refuse, refuse_frames, refuse_stream
 from beam_jobs.processes.settings import process_settings
 from beam_jobs.processes.spent import SPENT_STEPS, memory_of_machine
 from beam_jobs.processes.work import PictureSettings, Reply, Tally, Work
