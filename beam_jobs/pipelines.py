@@ -89,7 +89,7 @@ def detect_and_finish(
 
     return (
         detect(pipeline, root, source, parts, group_size)
-        | "AnnotateClips" >> AnnotateClips(root, source.attempt)  # int
+        | "AnnotateClips" >> AnnotateClips(root, source.attempt, source.beam_args)  # int
         | "FinishRun" >> FinishRun(root, len(parts), source.attempt)  # str
     )
 

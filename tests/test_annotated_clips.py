@@ -1,7 +1,10 @@
 """Annotated clips: made of committed tables and the clips themselves, in ranges, by processes."""
 
 import signal
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -13,7 +16,7 @@ from beam_jobs.imaging.draw import class_colour, draw
 from beam_jobs.imaging.video_ranges import FrameChoice
 from beam_jobs.processes import clips as module
 from beam_jobs.processes.annotate import Annotation
-from beam_jobs.processes.clips import Drawing, annotate_clips, annotate_here
+from beam_jobs.processes.clips import Drawing, annotate_clip, annotate_clips
 from beam_jobs.runs.clips import Clip
 from beam_jobs.runs.parts import Counts, PartRecord, write_table
 from tests.clips import make_clip
@@ -57,6 +60,15 @@ def write_tables(root: Path, video: str, frames: list[int], size=(96, 64)) -> No
     PartRecord(0, Counts(), files).write(str(root))
 
 
+def here(function: Callable[..., Any], *args: Any) -> Future[Any]:
+    done: Future[Any] = Future()
+    try:
+        done.set_result(function(*args))
+    except Exception as error:
+        done.set_exception(error)
+    return done
+
+
 @pytest.fixture
 def annotate(tmp_path, monkeypatch):
     """Annotates a clip of which some frames were looked at; returns its annotated video and what was said."""
@@ -68,7 +80,7 @@ def annotate(tmp_path, monkeypatch):
         module._rows.cache_clear()
         if processes:
             return tmp_path / root / clip.annotated, annotate_clips(clip.root, [RECORD], drawing, processes)
-        return tmp_path / root / clip.annotated, annotate_here(clip.root, RECORD, drawing)
+        return tmp_path / root / clip.annotated, annotate_clip(clip, drawing, here)
 
     return made
 
@@ -140,7 +152,7 @@ def test_a_clip_that_is_gone_is_said_and_what_is_there_stays(tmp_path, annotate)
     source = make_clip(tmp_path / "in.mp4", 10)
     video, _ = annotate(source, list(range(10)))
     before = video.stat().st_mtime_ns
-    annotate(source, list(range(10)))
+    annotate(source, list(range(10)), processes=1)
     assert video.stat().st_mtime_ns == before
     video.unlink()
     source.write_bytes(b"no clip any more")

@@ -224,7 +224,8 @@ def test_clips_in_a_bucket(s3: Store, tmp_path: Path) -> None:
     remote = tree(f"{top}/out")
     assert remote == tree(f"{tmp_path}/local")
     assert {"annotated/a.mp4", "annotated/b.avi.mp4", "annotated/b.avi#000025.jpg"} <= remote.keys()
-    assert Manifest.read(f"{top}/out").counts.images == 120
+    manifest = Manifest.read(f"{top}/out")
+    assert (manifest.counts.images, manifest.annotated_clips) == (120, 2)
     assert main(["report", f"{top}/out", f"--output={tmp_path}/report.html"]) == 0
     page = (tmp_path / "report.html").read_text()
     assert "cannot be" not in page

@@ -97,7 +97,7 @@ CRASHED = "crashed"
 LIVE = "live_stream"
 _CRASHED_MESSAGE = f"{_NONE}the process that drew it died"
 
-#: Runs a function on arguments, here or elsewhere.
+#: Runs a function on arguments, in another process.
 Submit = Callable[..., Future[Any]]
 
 
@@ -156,12 +156,6 @@ def _side_by_side(
     return notes, broken
 
 
-def annotate_here(root: str, record: PartRecord, drawing: Drawing) -> list[Note]:
-    """The same for one part, in this process."""
-    clips = [clip for clip in clips_of(root, record) if not _is_there(clip)]
-    return [note for clip in clips for note in annotate_clip(clip, drawing, _here)]
-
-
 def annotate_clip(clip: Clip, drawing: Drawing, submit: Submit) -> list[Note]:
     """Writes the annotated video of a clip; returns what is to be said of it.
 
@@ -201,15 +195,6 @@ def _is_there(clip: Clip) -> bool:
 def _start(beam_args: tuple[str, ...]) -> None:
     if beam_args:
         storage.set_options(beam_args)
-
-
-def _here(function: Callable[..., Any], *args: Any) -> Future[Any]:
-    done: Future[Any] = Future()
-    try:
-        done.set_result(function(*args))
-    except Exception as error:
-        done.set_exception(error)
-    return done
 
 
 def _planned(clip: Clip, drawing: Drawing) -> tuple[ClipFile, ClipFormat, Fraction, list[FrameRange]]:

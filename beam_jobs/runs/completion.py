@@ -98,6 +98,7 @@ def complete(
         repeatable=not outcome.detector.shrunk_calls,
         cpu_s=cpu_s,
         resumed=launch.resumed,
+        annotated_clips=outcome.annotated_clips,
     )
     check_attempt(root, launch.attempt)
     remove_strays(root, {file.path for file in outcome.files})

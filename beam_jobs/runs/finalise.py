@@ -28,6 +28,7 @@ class Outcome:
     Args:
         work_s: seconds of all detector processes together, by step.
         known_image_ids: pictures whose id is that of `--image_ids`; None without it.
+        annotated_clips: annotated videos; None where nothing is drawn.
     """
 
     counts: Counts
@@ -36,6 +37,7 @@ class Outcome:
     work_s: dict[str, float]
     files: list[FileRecord]
     known_image_ids: int | None
+    annotated_clips: int | None
 
 
 def finalise(root: str, plan: Plan, attempt: str, others: Iterable[tuple[str, int, int]] = ()) -> Outcome:
@@ -59,9 +61,10 @@ def finalise(root: str, plan: Plan, attempt: str, others: Iterable[tuple[str, in
     tables = [_as_it_is(root, file) for record in records for file in record.files]
     written = [write_coco_file(root, file) for file in coco_files(root, tables, counts, plan.job)]
     detector, work_s = _times(root, tables)
-    clips = annotated_clips(root, records) if plan.job["annotation"] else ()
-    files = [*tables, *written, *clips, *_plan_files(root, plan, records)]
-    return Outcome(counts, renamed, detector, work_s, files, _known_image_ids(root, tables))
+    clips = list(annotated_clips(root, records)) if plan.job["annotation"] else None
+    files = [*tables, *written, *(clips or ()), *_plan_files(root, plan, records)]
+    known = _known_image_ids(root, tables)
+    return Outcome(counts, renamed, detector, work_s, files, known, None if clips is None else len(clips))
 
 
 def _records(root: str, plan: Plan) -> list[PartRecord]:

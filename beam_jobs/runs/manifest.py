@@ -76,6 +76,8 @@ class Manifest(msgspec.Struct, frozen=True):
     cpu_s: dict[str, float] | None = None
     #: How often the run was taken up again after a stop; `stage_s`, `cpu_s` and the speed are those of the last time.
     resumed: int = 0
+    #: Annotated videos; fewer than `counts.clips` where some could not be made, and the log says why. Null without any.
+    annotated_clips: int | None = None
 
     @staticmethod
     def read(root: str) -> Manifest:

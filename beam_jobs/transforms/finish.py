@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
+from contextlib import closing
 from dataclasses import dataclass
 
 import apache_beam as beam
 
-from beam_jobs.processes.clips import Drawing, annotate_here
+from beam_jobs.processes.clips import Drawing, annotate_clips
 from beam_jobs.runs import layout
 from beam_jobs.runs.completion import complete_elsewhere
+from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.parts import PartRecord
 from beam_jobs.runs.plan import Plan
-
-_LOGGER = logging.getLogger(__name__)
+from beam_jobs.storage import display_name
 
 
 @dataclass
@@ -23,20 +23,27 @@ class AnnotateClips(beam.PTransform):
     Args:
         root: the run's folder.
         attempt: of the start that has committed them.
+        beam_args: options of the file systems.
     """
 
     root: str
     attempt: str
+    beam_args: tuple[str, ...]
 
     def expand(self, parts: beam.PCollection[int]) -> beam.PCollection[int]:
-        return parts | "Annotate" >> beam.Map(_annotated, self.root, self.attempt).with_output_types(int)
+        draw = beam.Map(_annotated, self.root, self.attempt, self.beam_args)
+        return parts | "Annotate" >> draw.with_output_types(int)
 
 
-def _annotated(part: int, root: str, attempt: str) -> int:
+def _annotated(part: int, root: str, attempt: str, beam_args: tuple[str, ...]) -> int:
     if drawing := Drawing.of(Plan.read(root).job):
         record = PartRecord.read(root, layout.part_record(part, layout.mark(root, attempt)))
-        for note in annotate_here(root, record, drawing):
-            _LOGGER.warning("%s", note)
+        # Not in this process: a clip that kills whoever draws it must not cost the worker.
+        if notes := annotate_clips(root, [record], drawing, 1, beam_args):
+            with closing(RunLog()) as log:
+                log.open(root)
+                for note in notes:
+                    log.warning("annotate", note.code, note.message, input=display_name(note.uri), part=part)
     return part
 
 
