@@ -1,9 +1,11 @@
 """Annotated clips: made of committed tables and the clips themselves, in ranges, by processes."""
 
+import json
 import signal
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -19,6 +21,8 @@ from beam_jobs.processes.annotate import Annotation
 from beam_jobs.processes.clips import Drawing, annotate_clip, annotate_clips
 from beam_jobs.runs.clips import Clip
 from beam_jobs.runs.parts import Counts, PartRecord, write_table
+from beam_jobs.runs.plan import Plan
+from beam_jobs.transforms import finish
 from tests.clips import make_clip
 from tests.made_clips import frames_of, sound_of, times_of
 
@@ -181,3 +185,23 @@ def test_a_clip_that_kills_its_process_costs_its_own_video_alone(tmp_path, monke
     assert [(note.video, note.code) for note in notes] == [("b.mp4", "crashed")]
     made = [(tmp_path / name / f"annotated/{name}.mp4").exists() for name in ("a", "b", "c", "d")]
     assert made == [True, False, True, True]
+
+
+class KillingDrawing(Drawing):
+    """Kills the process that is given it."""
+
+    def __reduce__(self):
+        return signal.raise_signal, (signal.SIGKILL,)
+
+
+def test_on_another_runner_it_does_not_cost_the_worker(tmp_path, monkeypatch):
+    source = make_clip(tmp_path / "a.mp4", 10)
+    write_tables(tmp_path / "run", source.name, list(range(10)))
+    clip = Clip(str(tmp_path / "run"), RECORD.path, str(source), source.name, "annotated/a.mp4")
+    monkeypatch.setattr(module, "clips_of", lambda *_: [clip])
+    monkeypatch.setattr(Plan, "read", lambda _: SimpleNamespace(job={}))
+    monkeypatch.setattr(Drawing, "of", lambda _: KillingDrawing(Annotation(), {}, FrameChoice(), False, 1))
+    assert finish._annotated(0, str(tmp_path / "run"), "1f2e3d4c", ()) == 0
+    (log,) = (tmp_path / "run/log").iterdir()
+    (line,) = map(json.loads, log.read_bytes().splitlines())
+    assert (line["stage"], line["code"], line["input"]) == ("annotate", "crashed", str(source))
