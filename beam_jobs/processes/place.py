@@ -13,7 +13,9 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-_MEMORY = struct.Struct("=qqd")
+_AT = struct.Struct("=qqd")
+#: Behind two of these, the byte that counts what was said, modulo 256: whether the first or the second is the last.
+_COUNT = 2 * _AT.size
 
 
 class At(NamedTuple):
@@ -31,22 +33,30 @@ class At(NamedTuple):
 
 
 class Place:
-    """The memory: both processes make one of the same file.
+    """The memory: both processes make one of the same file, and only one at a time writes to it.
+
+    What is being written is not looked at: it becomes the last by its count, one byte, which is there or is not.
 
     Args:
         descriptor: of the file, which `memory_file` makes; it may be closed afterwards.
     """
 
     def __init__(self, descriptor: int) -> None:
-        self._memory = mmap.mmap(descriptor, _MEMORY.size)
+        self._memory = mmap.mmap(descriptor, _COUNT + 1)
 
     def set(self, positions: Sequence[int]) -> None:
         """From now on the process is at the pictures of these positions."""
-        _MEMORY.pack_into(self._memory, 0, positions[0], len(positions), time.monotonic())
+        count = (self._memory[_COUNT] + 1) % 256
+        _AT.pack_into(self._memory, count % 2 * _AT.size, positions[0], len(positions), time.monotonic())
+        self._memory[_COUNT] = count
 
     def get(self) -> At:
         """What was said last."""
-        return At(*_MEMORY.unpack_from(self._memory))
+        while True:
+            count = self._memory[_COUNT]
+            at = At(*_AT.unpack_from(self._memory, count % 2 * _AT.size))
+            if self._memory[_COUNT] == count:  # else it may have been written over meanwhile
+                return at
 
     def close(self) -> None:
         """Gives the memory back."""
@@ -56,5 +66,5 @@ class Place:
 def memory_file() -> int:
     """The descriptor of a file for a `Place`, which exists as long as somebody has it open."""
     descriptor = os.memfd_create("place")
-    os.truncate(descriptor, _MEMORY.size)
+    os.truncate(descriptor, _COUNT + 1)
     return descriptor
