@@ -1,173 +1,102 @@
-"""Gives the readers damaged files: real ones, with bytes flipped, cut, repeated, and numbers and words of others.
+"""Gives the readers damaged files: real ones, changed by Atheris (libFuzzer), which sees what code a file reaches.
 
 Each target is a process of its own with a bound on its memory and on the time of a file. A file is read, or refused
 with an error of the kind that is documented; a crash, a hang, another error or more memory is a finding: its bytes are
-kept, and the exit status is 1. The same seed tries the same files.
+kept, and the exit status is 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import faulthandler
-import multiprocessing
+import base64
+import json
 import os
-import random
 import re
-import resource
-import shutil
-import signal
+import subprocess
 import sys
 import tempfile
 import time
-import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from multiprocessing.connection import Connection
 from pathlib import Path
-from types import FrameType
 
-from scripts._fuzz_targets import Target, targets
+from scripts._fuzz_place import Place
+from scripts._fuzz_targets import targets
 
 #: What a file may take: seconds, and bytes beyond what the process had before.
 MAX_SECONDS, MAX_MEMORY = 10, 1 << 30
-_WORDS = (b"\x00", b"\xff" * 4, b"\x7f\xff\xff\xff", b"\x80\x00\x00\x00", b"-1", b"1e999", b"NaN", b"null", b"{", b"[",
-          b'"', b"\\", b"9" * 30, b"\xed\xa0\x80", b"../", b"{}" * 3, b"true", b"[" * 500)  # fmt: skip
-
-
-class TooLongError(BaseException):
-    """A file takes too long. No reader may take it for a fault of the file: it is no Exception."""
+#: What a process may take until it tries its first file.
+_START_SECONDS = 120
+#: A target with so many findings is left.
+_MAX_FINDINGS = 100
 
 
 @dataclass(frozen=True)
 class Finding:
     """A file that was neither read nor refused."""
 
-    target: str
     why: str
     data: bytes
 
 
-def mutated(seeds: Sequence[bytes], rng: random.Random) -> bytes:
-    """One of the seeds, changed in a few places."""
-    data = bytearray(rng.choice(seeds))
-    for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
-        size = len(data)
-        if not size:
-            return bytes(data)
-        at = rng.randrange(size)
-        match rng.randrange(9):
-            case 0:
-                data[at] ^= 1 << rng.randrange(8)
-            case 1:
-                data[at] = rng.randrange(256)
-            case 2:
-                del data[at : at + rng.randrange(1, 33)]
-            case 3:
-                data[at:at] = data[at : at + rng.randrange(1, 65)] * rng.choice((1, 2, 100))
-            case 4:
-                data[at:at] = rng.choice(_WORDS)
-            case 5:
-                word = rng.choice(_WORDS)
-                data[at : at + len(word)] = word
-            case 6:
-                del data[at:]
-            case 7:
-                other = rng.choice(seeds)
-                start = rng.randrange(len(other))
-                data[at : at + rng.randrange(65)] = other[start : start + rng.randrange(65)]
-            case _:
-                width = rng.choice((2, 4, 8))
-                value = rng.choice((0, 1, (1 << 8 * width) - 1, 1 << (8 * width - 1), rng.getrandbits(8 * width)))
-                data[at : at + width] = value.to_bytes(width, rng.choice(("little", "big")))
-    return bytes(data)
+def fuzz(
+    name: str, seed: int, executions: int, seconds: float, factory: str = "scripts._fuzz_targets:targets"
+) -> tuple[int, list[Finding]]:
+    """Tries a target; returns how many files were tried, and the findings.
 
-
-def _attempt(target: Target, data: bytes, folder: Path, allowed: tuple[type[BaseException], ...]) -> str | None:
-    """Why it is a finding, if it is."""
-
-    def too_long(_: int, __: FrameType | None) -> None:
-        raise TooLongError(f"over {MAX_SECONDS} s")
-
-    signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(MAX_SECONDS)
-    try:
-        target.read(data, folder)
-    except allowed:
-        return None
-    except BaseException as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{type(error).__name__}: {str(error)[:200]} ({Path(place.filename).name}:{place.lineno})"
-    finally:
-        signal.alarm(0)
-        for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return None
-
-
-def _work(name: str, seed: int, first: int, executions: int, seconds: float, answers: Connection) -> None:
-    """Tries files, and says the number of each before it is begun: who watches then knows what it died of."""
-    faulthandler.disable()
-    target = targets()[name]
-    for data in target.seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            if why := _attempt(target, data, Path(folder), ()):
-                answers.send((-1, f"refuses what it should read: {why}"))
-    held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_AS, (held + MAX_MEMORY, held + MAX_MEMORY))
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)  # libraries complain there about what they read
+    Args:
+        factory: the function that makes the targets, as `module:function`.
+    """
     deadline = time.monotonic() + seconds
-    with tempfile.TemporaryDirectory() as folder:
-        for i in range(first, executions):
-            if time.monotonic() > deadline:
-                break
-            answers.send((i, None))
-            data = mutated(target.seeds, random.Random(f"{name} {seed} {i}"))
-            if why := _attempt(target, data, Path(folder), target.allowed):
-                answers.send((i, why))
-    answers.send((None, None))
-
-
-def fuzz(name: str, seed: int, executions: int, seconds: float) -> tuple[int, list[Finding]]:
-    """Tries a target; returns how many files were tried, and the findings."""
-    context = multiprocessing.get_context("fork")
-    found: list[Finding] = []
-    at, deadline = -1, time.monotonic() + seconds
-    while True:
-        ours, theirs = context.Pipe(duplex=False)
-        left = max(0.0, deadline - time.monotonic())
-        process = context.Process(target=_work, args=(name, seed, at + 1, executions, left, theirs), daemon=True)
-        process.start()
-        theirs.close()
-        why: str | None = None
-        try:
-            while True:
-                if not ours.poll(3 * MAX_SECONDS):
-                    why = "hangs, and no signal reaches it"
+    with tempfile.TemporaryDirectory(prefix="beam-detect-fuzz-") as folder:
+        place = Place(Path(folder, "place"))
+        findings = Path(folder, "findings")
+        findings.touch()
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            words = (factory, name, f"{folder}/place", findings, seed, executions, left, MAX_SECONDS, MAX_MEMORY)
+            command = [sys.executable, "-P", "-m", "scripts._fuzz_child", *map(str, words)]
+            environment = {**os.environ, "TMPDIR": folder, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            # A Ctrl-C is for us: to the reader that is at work it would be an error of its own.
+            with subprocess.Popen(
+                command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+            ) as process:
+                try:
+                    why = _watched(process, place)
+                finally:
                     process.kill()
-                    break
-                number, text = ours.recv()
-                if number is None:
-                    process.join()
-                    ours.close()
-                    return at + 1, found
-                at = max(at, number)
-                if text is not None:
-                    found.append(_finding(name, seed, number, text))
-        except EOFError:
-            process.join()
-            why = f"the process ended with {process.exitcode}"
-        process.join()
-        ours.close()
-        found.append(_finding(name, seed, at, why or "ended"))
-        if len(found) > 100:
-            return at + 1, found
+            found = [_finding(line) for line in findings.read_bytes().splitlines()]
+            if why is None or len(found) > _MAX_FINDINGS:
+                return place.count, found
+            if not place.count:
+                raise RuntimeError(f"{name}: nothing can be tried: {why}")
+            with findings.open("ab") as file:
+                file.write(json.dumps({"why": why, "data": base64.b64encode(place.data).decode()}).encode() + b"\n")
+            seed += 1  # the same one would end at the same file
 
 
-def _finding(name: str, seed: int, number: int, why: str) -> Finding:
-    seeds = targets()[name].seeds
-    return Finding(name, why, mutated(seeds, random.Random(f"{name} {seed} {number}")) if number >= 0 else seeds[0])
+def _watched(process: subprocess.Popen[bytes], place: Place) -> str | None:
+    """Waits for a process; why it ended, if it was not done."""
+    before = count = place.count
+    since = time.monotonic()
+    while True:
+        try:
+            _, said = process.communicate(timeout=0.2)
+        except subprocess.TimeoutExpired:
+            if place.count != count:
+                count, since = place.count, time.monotonic()
+            elif time.monotonic() > since + (_START_SECONDS if count == before else 3 * MAX_SECONDS):
+                process.kill()
+                return "hangs, and no signal reaches it"
+            continue
+        if not process.returncode:
+            return None
+        return f"the process ended with {process.returncode}: {said.decode(errors='replace')[-300:]}"
+
+
+def _finding(line: bytes) -> Finding:
+    kept = json.loads(line)
+    return Finding(kept["why"], base64.b64decode(kept["data"]))
 
 
 def main() -> int:
