@@ -26,7 +26,7 @@ from scripts._fuzz_targets import targets
 #: What a file may take: seconds, and bytes beyond what the process had before.
 MAX_SECONDS, MAX_MEMORY = 10, 1 << 30
 #: What a process may take until it tries its first file.
-_START_SECONDS = 120
+_START_SECONDS = 600
 #: A target with so many findings is left.
 _MAX_FINDINGS = 100
 
@@ -85,7 +85,10 @@ def _watched(process: subprocess.Popen[bytes], place: Place) -> str | None:
         except subprocess.TimeoutExpired:
             if place.count != count:
                 count, since = place.count, time.monotonic()
-            elif time.monotonic() > since + (_START_SECONDS if count == before else 3 * MAX_SECONDS):
+            elif count == before and time.monotonic() > since + _START_SECONDS:
+                process.kill()
+                return f"has tried nothing in {_START_SECONDS} s"
+            elif count != before and time.monotonic() > since + 3 * MAX_SECONDS:
                 process.kill()
                 return "hangs, and no signal reaches it"
             continue
