@@ -7,6 +7,7 @@ import io
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import NamedTuple
 
@@ -201,7 +202,8 @@ def commit_part(
     except JobError:
         if mark:  # the run may be whole by now: who reads its folder is to find nothing of ours
             for file in files:
-                storage.remove(storage.join(root, file.path))
+                with suppress(FileNotFoundError):  # the other's end may have been quicker
+                    storage.remove(storage.join(root, file.path))
         raise
     record.write(root)
     for row in rows.tables["failures"].to_pylist():
