@@ -20,7 +20,7 @@ class Place:
 
     @property
     def count(self) -> int:
-        """How many files were begun."""
+        """How many files were begun. While somebody writes, all that it tells is whether another one was."""
         return int(_HEAD.unpack_from(self._memory)[0])
 
     @property

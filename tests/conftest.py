@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import saved_models
+from beam_jobs import storage
+from beam_jobs.cli import detect
+from beam_jobs.runs import layout
+from beam_jobs.runs.check import check_run
+from tests import buckets, saved_models
+from tests.store_server import BUCKET, Store, running
 
 _FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 )
+
+
+@pytest.fixture(scope="session")
+def problems_of_runs() -> Iterator[list[str]]:
+    """What `check` finds wrong with runs that were finished in this process, since it was last cleared."""
+    problems: list[str] = []
+    original = detect.run
+
+    def checked(options: argparse.Namespace, beam_args: Sequence[str], command: Sequence[str]) -> int:
+        status = original(options, beam_args, command)
+        if storage.exists(storage.join(options.output, layout.MANIFEST)):
+            problems.extend(check_run(options.output))
+        return status
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detect, "run", checked)
+        yield problems
+
+
+@pytest.fixture(autouse=True)
+def whole_runs(problems_of_runs: list[str]) -> Iterator[None]:
+    """Every run that a test finishes is whole, unless the test says otherwise."""
+    yield
+    found = problems_of_runs.copy()
+    problems_of_runs.clear()
+    assert found == []
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +71,33 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     yield opened
     opened.quit()
+
+
+@pytest.fixture(scope="module", params=["s3", "gs"])
+def store_server(request: pytest.FixtureRequest) -> Iterator[Store]:
+    with running(request.param) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[Store]:
+    with running("s3") as store:
+        yield store
+
+
+@pytest.fixture
+def store(store_server: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """Each kind of object store, without faults."""
+    yield from buckets.ready(store_server, monkeypatch)
+
+
+@pytest.fixture
+def s3(s3_server: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A store that speaks S3, without faults."""
+    yield from buckets.ready(s3_server, monkeypatch)
+
+
+@pytest.fixture
+def top(store: Store, tmp_path: Path) -> str:
+    """A place of this test's own in each kind of object store."""
+    return f"{store.scheme}://{BUCKET}/{tmp_path.name}"

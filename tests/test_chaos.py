@@ -1,4 +1,4 @@
-"""The short form of `scripts/chaos`: real runs that meet each local fault twice. Stores: see `test_object_stores`."""
+"""The short form of `scripts/chaos`: real runs that meet each local fault twice. Stores: see `test_bucket_runs`."""
 
 from __future__ import annotations
 

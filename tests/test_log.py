@@ -93,7 +93,7 @@ def test_a_run_that_goes_on_adds_to_the_log(tmp_path, monkeypatch):
     output = tmp_path / "out"
     words = [f"--input={tmp_path}/in", "--part_size=2"]
     with monkeypatch.context() as patch:
-        patch.setattr("beam_jobs.cli.detect.complete", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr("beam_jobs.cli.detect_run.complete", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
         assert main(["detect", f"--output={output}", "--model=tests.fake_detectors:colours", *words]) == 143
     assert [line["code"] for line in lines(output)][-1] == "stopped"
     detect(output, *words, "--resume")
@@ -109,7 +109,7 @@ def test_what_ended_a_run_is_told_without_what_is_secret(tmp_path, monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError(f"no answer from https://user:{SECRET}@host/path")
 
-    monkeypatch.setattr("beam_jobs.cli.detect.complete", broken)
+    monkeypatch.setattr("beam_jobs.cli.detect_run.complete", broken)
     words = [f"--input={tmp_path}/in", "--model=tests.fake_detectors:colours"]
     assert main(["detect", f"--output={tmp_path}/out", *words]) == 3
     (line,) = of(tmp_path / "out", "incomplete")

@@ -119,12 +119,12 @@ def stopped(one_stopped: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--min_score=0.3"], "min_score was 0.2 and is 0.3"),
-        (["--part_size=5"], "part_size was 10 and is 5"),
-        (["--limit=7"], "limit was nothing and is 7"),
-        (["--model=tests.fake_detectors:BoxesOnly"], "model was"),
-        (["--input=elsewhere"], "input was"),
-        (["--annotate"], "annotation was nothing"),
+        (["--min_score=0.3"], "--min_score was 0.2 and is 0.3"),
+        (["--part_size=5"], "--part_size was 10 and is 5"),
+        (["--limit=7"], "--limit was nothing and is 7"),
+        (["--model=tests.fake_detectors:BoxesOnly"], "--model was"),
+        (["--input=elsewhere"], "--input was"),
+        (["--annotate"], "--annotate was nothing and is given"),
         (["--overwrite"], "leave one of them out"),
         (["--dry_run"], "leave one of them out"),
     ],
@@ -152,7 +152,9 @@ def test_what_is_chosen_later_is_no_other_job_yet(one_stopped, pictures):
     chosen = {**begun.plan.job, "engine": "litert", "form": "litert"}
     begun = replace(begun, plan=msgspec.structs.replace(begun.plan, job=chosen))
     check_same(options, begun, job, leave_out=KNOWN_LATER)
-    with pytest.raises(UsageError, match="engine was litert and is python; form was litert and is original"):
+    with pytest.raises(
+        UsageError, match="--engine was litert and is python; the form of the model was litert and is original"
+    ):
         check_same(options, begun, job)
 
 
@@ -219,7 +221,7 @@ def test_the_end_of_a_run_may_be_stopped_anywhere(tmp_path, monkeypatch):
     write_pictures(folder, 3)
     parts = tmp_path / "parts"
     with monkeypatch.context() as patch:  # a run that was stopped when its last part was committed
-        patch.setattr("beam_jobs.cli.detect.complete", _kill)
+        patch.setattr("beam_jobs.cli.detect_run.complete", _kill)
         with pytest.raises(_Killed):
             _run(folder, parts)
     clean = shutil.copytree(parts, tmp_path / "clean")

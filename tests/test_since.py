@@ -166,10 +166,10 @@ def test_records_do_not_take_ids_of_earlier_runs(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--min_score=0.3"], "was made by another job: min_score was 0.05 and is 0.3"),
-        (["--model=tests.fake_detectors:BoxesOnly"], "model was"),
-        (["--annotate"], "annotation was nothing"),
-        (["--root=/"], "root was nothing and is /"),
+        (["--min_score=0.3"], "was made by another job: --min_score was 0.05 and is 0.3"),
+        (["--model=tests.fake_detectors:BoxesOnly"], "--model was"),
+        (["--annotate"], "--annotate was nothing"),
+        (["--root=/"], "--root was nothing and is /"),
         (["--since=nowhere"], "there is no finished run in"),
         (["--ground_truth=x.json"], "give it as --image_ids"),
         (["--output=a"], "name another folder"),

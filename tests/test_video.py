@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import av
 import numpy as np
 import pytest
 
+from beam_jobs.cli.values import MAX_CLIP_FRAMES
 from beam_jobs.errors import InputError
 from beam_jobs.imaging.decode import Decoded
 from beam_jobs.imaging.video import HEAD_BYTES, ClipFile, demuxer_of
 from beam_jobs.imaging.video_index import ClipIndex, index_clip
-from beam_jobs.imaging.video_ranges import Frame, FrameChoice, FrameRange, frames_of
+from beam_jobs.imaging.video_ranges import MAX_FRAMES, Frame, FrameChoice, FrameRange, frames_of
 from tests.clips import frame_pixels, make_clip, make_sound, number_of
 from tests.pictures import encode, picture
 
@@ -241,6 +243,25 @@ def test_what_is_no_clip_is_refused(tmp_path):
     with pytest.raises(InputError) as refused:
         index_clip(clip_file(tmp_path / "empty.avi"))
     assert refused.value.code == "no_frames"
+
+
+def test_a_clip_that_is_too_long_is_refused_before_it_is_decoded(tmp_path):
+    clip = clip_file(make_clip(tmp_path / "a.mp4", 20))
+    assert len(index_clip(clip, max_frames=20).pts) == 20
+    with pytest.raises(InputError, match="more than 19 frames") as refused:
+        index_clip(clip, max_frames=19)
+    assert refused.value.code == "too_long"
+    assert MAX_CLIP_FRAMES == MAX_FRAMES, "the flag's default"
+
+
+def test_a_decoder_that_shows_more_frames_than_may_be_is_left(tmp_path):
+    index = index_clip(clip_file(make_clip(tmp_path / "a.avi", 40, options={"bf": "3"})))
+    assert index.sequential
+    (part,) = replace(index, max_frames=30).ranges(ALL, 10)
+    *frames, last = read(part)
+    assert [frame.number for frame in frames] == list(range(30))
+    assert isinstance(last.picture, InputError)
+    assert (last.number, last.picture.code) == (30, "too_long")
 
 
 def test_pictures_and_text_are_no_clips():

@@ -234,6 +234,16 @@ def test_a_clip_that_cannot_be_opened_is_named_as_a_clip(tmp_path):
     assert "no clip of a kind that is known, and not a JPEG" in failures["message"]["in/text.mp4"]
 
 
+def test_a_clip_of_more_frames_than_the_limit_costs_itself_only(tmp_path):
+    make_clip(tmp_path / "in/long.mp4", 30)
+    make_clip(tmp_path / "in/short.mp4", 20)
+    manifest = detect(tmp_path / "out", f"--input={tmp_path}/in", "--max_clip_frames=20")
+    assert (manifest.counts.images, manifest.counts.failures) == (20, {"too_long": 1})
+    (failure,) = pd.read_parquet(tmp_path / "out/failures").to_dict("records")
+    assert (failure["file_name"], failure["stage"]) == ("long.mp4", "decode")
+    assert failure["message"] == "The clip has more than 20 frames, which is the limit."
+
+
 def test_clips_whose_names_have_the_same_digest_get_ids_of_their_own(tmp_path):
     pair = colliding_names()
     clip = make_clip(tmp_path / "in" / pair[0], 5)

@@ -155,7 +155,7 @@ def _add_compare(compare: argparse.ArgumentParser) -> None:
     compare.add_argument(
         "--samples", type=values.positive, default=1000, metavar="N", help="resamples of the images (%(default)s)"
     )
-    compare.add_argument("--seed", type=int, default=0, metavar="N", help="of the resamples (%(default)s)")
+    compare.add_argument("--seed", type=values.integer, default=0, metavar="N", help="of the resamples (%(default)s)")
     compare.add_argument(
         "--confidence", type=values.share, default=0.95, metavar="C", help="of the intervals (%(default)s)"
     )

@@ -22,6 +22,43 @@ from beam_jobs.runs.since import Earlier, read_earlier
 #: What of a job's identity is known only when its form is chosen and the detector is open.
 KNOWN_LATER = frozenset(("form", "engine", "batch_pixels", "group_size", "resizer"))
 
+#: What decides the results and has a flag of the same name.
+_FLAGS = (
+    *(
+        "input",
+        "input_list",
+        "input_format",
+        "root",
+        "image_ids",
+        "ground_truth",
+        "iou_type",
+        "limit",
+        "since",
+        "dedupe",
+    ),
+    *("model", "engine", "min_score", "max_detections", "tile", "tile_overlap"),
+    *("part_size", "threads", "batch_pixels", "max_pixels", "max_bytes", "max_clip_frames"),
+)
+#: What people know it by: see `differences`.
+_NAMES = {
+    **{name: f"--{name}" for name in _FLAGS},
+    **{f"frames.{name}": f"--{name}" for name in ("fps", "every", "keyframes_only")},
+    "frames.start_s": "--start",
+    "frames.end_s": "--end",
+    "category_ids": "--categories",
+    "fingerprint": "the content of the model",
+    "form": "the form of the model",
+    "annotation": "--annotate",
+    "annotation.min_score": "--annotate_min_score",
+    "annotation.max_boxes": "--annotate_max_boxes",
+    "annotation.class_agnostic": "--class_agnostic",
+    "annotation.frames": "--annotate_frames",
+    "annotation.every_frame": "--annotate_every",
+    "tracking": "--track",
+    "tracking.high": "--track_score",
+    "tracking.lost_s": "--track_lost_s",
+}
+
 #: What was asked for, and may differ in runs that are read as one.
 _OF_ONE_RUN = frozenset(("ground_truth", "iou_type", "limit", "since"))
 
@@ -36,7 +73,7 @@ def check_same(
     """
     then = {**begun.launch.request, **begun.launch.versions, **begun.plan.job}
     now = {**request_of(options), **launched_versions(), **msgspec.to_builtins(job.identity())}
-    if differ := differences(then, now, leave_out):
+    if differ := differences(then, now, leave_out, _NAMES):
         raise UsageError(
             f"--resume: {options.output} holds another run: {differ}. Give what it was begun with, or --overwrite to"
             " replace it."
@@ -67,7 +104,7 @@ def check_since(
     """
     then = {**_since(earlier.launch.request), **earlier.launch.versions, **earlier.plan.job}
     now = {**_since(request_of(options)), **launched_versions(), **msgspec.to_builtins(job.identity())}
-    if differ := differences(then, now, leave_out):
+    if differ := differences(then, now, leave_out, _NAMES):
         raise UsageError(
             f"--since: {options.since} was made by another job: {differ}. Give what it was made with, or leave --since"
             " out to do everything anew."

@@ -219,6 +219,13 @@ def _add_running(running: Group) -> None:
         help="larger pictures, and records, are not read but failures; clips may have any size (%(default)s)",
     )
     running.add_argument(
+        "--max_clip_frames",
+        type=values.clip_frames,
+        default=values.MAX_CLIP_FRAMES,
+        metavar="N",
+        help="longer clips are not decoded but failures (%(default)s)",
+    )
+    running.add_argument(
         "--max_seconds",
         type=values.seconds,
         default=300.0,

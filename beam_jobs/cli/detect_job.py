@@ -76,6 +76,7 @@ def job_of(options: argparse.Namespace, root: str) -> DetectJob:
         frames=FrameChoice(options.fps, options.every, options.start, options.end, options.keyframes_only),
         max_pixels=options.max_pixels,
         max_bytes=options.max_bytes,
+        max_clip_frames=options.max_clip_frames,
         max_seconds=options.max_seconds,
         max_memory=(options.max_memory_mb or 0) << 20,
         streams=matching.named_streams(streams_of(options)),
@@ -170,57 +171,6 @@ def match_inputs(options: argparse.Namespace) -> matching.Matches:
 def streams_of(options: argparse.Namespace) -> list[str]:
     """The addresses of the live streams among the inputs, with all that is secret in them."""
     return [one for one in options.input if matching.is_stream(one, stated=options.input_format == "stream")]
-
-
-def check_streams(options: argparse.Namespace, *, local: bool) -> None:
-    """Refuses what cannot be done with live streams, and what is for them alone.
-
-    Raises:
-        UsageError: it names the flag.
-    """
-    streams = streams_of(options)
-    limits = [f"--{name}" for name in ("max_frames", "duration") if getattr(options, name)]
-    if options.input_format == "stream" and (options.input_list or len(streams) < len(options.input)):
-        raise UsageError(
-            "--input_format stream: every input must be a live stream, given as --input v4l2:/dev/…, rtsp://…,"
-            " rtsps://…, udp://… or http(s)://…"
-        )
-    if options.input_format != "stream":
-        for one in options.input:
-            if matching.is_stream(one, stated=True) and one not in streams:
-                raise UsageError(
-                    f"--input {shown_url(one)}: over http only live streams are read: give --input_format stream, and"
-                    " --max_frames N or --duration SECONDS."
-                )
-    if not streams:
-        if limits:
-            raise UsageError(f"{limits[0]} is for live streams, and no input is one (http: --input_format stream).")
-        return
-    name = f"--input {shown_url(streams[0])}"
-    if not local:
-        raise UsageError(f"{name}: live streams are read on this machine only. Leave --runner out.")
-    if options.input_format not in ("auto", "stream"):
-        raise UsageError(f"{name} is a live stream: leave --input_format {options.input_format} out.")
-    if not limits:
-        raise UsageError(f"{name} is a live stream, which has no end: give --max_frames N or --duration SECONDS.")
-    if options.dedupe or options.since:
-        flag = "--dedupe" if options.dedupe else "--since"
-        raise UsageError(f"{flag} compares files, and {name} is a live stream: leave one of them out.")
-    if options.start is not None or options.end is not None:
-        raise UsageError(f"--start and --end are for clips; of {name}, a live stream, --duration says how much.")
-
-
-def check_goes_on(options: argparse.Namespace) -> None:
-    """Refuses to go on with a run that has live streams.
-
-    Raises:
-        UsageError: it says why.
-    """
-    if streams_of(options):
-        raise UsageError(
-            f"--resume: {options.output} was to have a live stream, which cannot be read again: what was not committed"
-            " is lost. --overwrite begins afresh."
-        )
 
 
 def warn_of_runs(matches: matching.Matches) -> None:

@@ -18,6 +18,7 @@ from beam_jobs.cli.main import main as run_program
 #: Flags that make no sense for a job that is started so: a file of the launcher's, an end without a job, live streams.
 _LEFT_OUT = ("config", "dry_run", "duration", "help", "max_frames", "no_wait", "profile", "reconnect_s")
 _NUMBERS = (
+    values.clip_frames,
     values.overlap,
     values.positive,
     values.rate,

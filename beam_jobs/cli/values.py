@@ -1,97 +1,91 @@
-"""The values of flags, from text; argparse says what is wrong with one, by the name of its function."""
+"""The values of flags, from text; what is wrong with one, argparse says after the name of the flag."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import re
+from collections.abc import Callable
+from typing import TypeVar
 
 #: More detector processes than cores gain nothing; far more than these exhaust what the system gives a process.
 MAX_WORKERS = 256
 #: 4,000×3,000 pixels are 3,000 tiles of 64 pixels; with an overlap of 0.8, 560 of 640.
 MIN_TILE, MAX_OVERLAP = 64, 0.8
+#: The number of a frame is a part of its image id.
+MAX_CLIP_FRAMES = (1 << 22) - 1
+
+_N = TypeVar("_N", int, float)
 
 
 def positive(text: str) -> int:
     """A whole number of 1 or more."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of 1 or more")
-    return value
+    return _number(int, text, lambda value: value >= 1, "a whole number of 1 or more")
 
 
 def whole(text: str) -> int:
     """A whole number of 0 or more."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of 0 or more")
-    return value
+    return _number(int, text, lambda value: value >= 0, "a whole number of 0 or more")
+
+
+def integer(text: str) -> int:
+    """A whole number."""
+    return _number(int, text, lambda _: True, "a whole number")
 
 
 def workers(text: str) -> int:
     """A number of detector processes."""
-    value = positive(text)
-    if value > MAX_WORKERS:
-        raise argparse.ArgumentTypeError(f"{text} is more than {MAX_WORKERS}")
-    return value
+    return _number(int, text, lambda value: 1 <= value <= MAX_WORKERS, f"a whole number from 1 to {MAX_WORKERS}")
+
+
+def clip_frames(text: str) -> int:
+    """A number of frames of a clip."""
+    right = f"a whole number from 1 to {MAX_CLIP_FRAMES}"
+    return _number(int, text, lambda value: 1 <= value <= MAX_CLIP_FRAMES, right)
 
 
 def seconds(text: str) -> float:
     """A number of seconds above 0."""
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
-    return value
+    return _number(float, text, lambda value: value > 0, "a number of seconds above 0")
 
 
 def rate(text: str) -> float:
     """A number above 0, of something a second."""
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return _number(float, text, lambda value: value > 0, "a number above 0")
+
+
+def share(text: str) -> float:
+    """A number between 0 and 1."""
+    return _number(float, text, lambda value: 0 <= value <= 1, "a number between 0 and 1")
+
+
+def tile(text: str) -> int:
+    """The side of a tile in pixels: smaller ones show nothing, and there would be very many."""
+    return _number(int, text, lambda value: value >= MIN_TILE, f"a whole number of {MIN_TILE} or more")
+
+
+def overlap(text: str) -> float:
+    """The share that two tiles have in common: the number of tiles grows with the square of the rest."""
+    return _number(float, text, lambda value: 0 <= value <= MAX_OVERLAP, f"a number between 0 and {MAX_OVERLAP}")
+
+
+def _number(kind: Callable[[str], _N], text: str, is_right: Callable[[_N], bool], words: str) -> _N:
+    try:
+        value = kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {words}") from None
+    if not math.isfinite(value) or not is_right(value):
+        raise argparse.ArgumentTypeError(f"{text} is not {words}")
     return value
 
 
 def moment(text: str) -> float:
     """A time in a clip, as seconds or as [HH:]MM:SS, in seconds."""
-    parts = [float(part) for part in text.split(":")]
-    if (
-        len(parts) > 3
-        or not all(math.isfinite(part) and part >= 0 for part in parts)
-        or max(parts[1:], default=0) >= 60
-    ):
-        raise argparse.ArgumentTypeError(f"{text} is not a time, as 90.5 or 00:01:30.5")
+    words = "a time, as 90.5 or 00:01:30.5"
+    parts = [_number(float, part, lambda value: value >= 0, words) for part in text.split(":")]
+    if len(parts) > 3 or max(parts[1:], default=0) >= 60:
+        raise argparse.ArgumentTypeError(f"{text} is not {words}")
     return float(sum(part * 60.0**i for i, part in enumerate(reversed(parts))))
-
-
-def share(text: str) -> float:
-    """A number between 0 and 1."""
-    value = float(text)
-    if not (math.isfinite(value) and 0 <= value <= 1):
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
-def tile(text: str) -> int:
-    """The side of a tile in pixels: smaller ones show nothing, and there would be very many."""
-    value = int(text)
-    if value < MIN_TILE:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of {MIN_TILE} or more")
-    return value
-
-
-def overlap(text: str) -> float:
-    """The share that two tiles have in common: the number of tiles grows with the square of the rest."""
-    value = float(text)
-    if not 0 <= value <= MAX_OVERLAP:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and {MAX_OVERLAP}")
-    return value
-
-
-# argparse names the type in its own message.
-rate.__name__, moment.__name__ = "number", "time"
-positive.__name__ = whole.__name__ = workers.__name__ = tile.__name__ = "whole number"
-share.__name__ = overlap.__name__ = "number"
 
 
 def sha256(text: str) -> str:
@@ -127,10 +121,6 @@ def area_ranges(text: str) -> tuple[tuple[str, float, float], ...]:
             raise argparse.ArgumentTypeError(f"{part} is not NAME:LOW:HIGH, as small:0:1024") from None
         ranges.append((name, low, high))
     return tuple(ranges)
-
-
-numbers.__name__ = "list of numbers"
-counts.__name__ = wholes.__name__ = "list of whole numbers"
 
 
 def names(text: str) -> list[str]:

@@ -51,6 +51,7 @@ class ClipIndex:
         sequential: why the frames cannot be numbered beforehand; empty if they can.
         times: whether the times that the decoder gives can be trusted.
         cut: what is to be said of its end, if it ends too early.
+        max_frames: no more are read.
     """
 
     clip: ClipFile
@@ -61,6 +62,7 @@ class ClipIndex:
     sequential: str = ""
     times: bool = True
     cut: Cut | None = None
+    max_frames: int = MAX_FRAMES
 
     def ranges(self, choice: FrameChoice, size: int) -> list[FrameRange]:
         """The ranges of the frames that are chosen, which account for all numbers from 0 on.
@@ -72,7 +74,10 @@ class ClipIndex:
         if cut is not None and choice.end_s is not None and choice.end_s <= cut.time_s:
             cut = None
         if self.sequential:
-            return [FrameRange(self.clip, self.tick_s, 0, None, None, self.frame_s, self.times, choice, cut)]
+            times = self.times
+            return [
+                FrameRange(self.clip, self.tick_s, 0, None, None, self.frame_s, times, choice, cut, self.max_frames)
+            ]
         cut = cut and cut._replace(number=len(self.pts))
         chooser = Chooser(choice)
         keys = set(self.keys.tolist())
@@ -124,32 +129,31 @@ def _in_ranges(one: FrameRange, whole: Listed, starts: list[int]) -> Iterator[Fr
         begin = start if end is None else end
 
 
-def index_clip(clip: ClipFile, told: Callable[[], None] = lambda: None) -> ClipIndex:
+def index_clip(clip: ClipFile, told: Callable[[], None] = lambda: None, max_frames: int = MAX_FRAMES) -> ClipIndex:
     """Reads the packets of a clip, and decodes its first frames.
 
     Args:
         told: called now and then, so that who watches knows that it goes on.
+        max_frames: a clip of more is refused.
 
     Raises:
-        InputError: stage `decode`: it is damaged, or has no video, or no frames.
+        InputError: stage `decode`: it is damaged, or has no video, no frames, or too many.
         OSError: it cannot be read.
     """
     packets = _Packets()
     with opened(clip) as (container, stream):
-        packets.read(container, stream, told)
+        packets.read(container, stream, told, max_frames)
         base = stream.time_base
         tick_s = float(base) if base else 1 / _NO_RATE
         rate = stream.average_rate or stream.base_rate or _NO_RATE
         cut = packets.cut(clip.demuxer, container, stream)
     if not packets.pts:
         raise cut.error if cut else InputError("decode", "no_frames", "The clip has no frames.")
-    if len(packets.pts) >= MAX_FRAMES:
-        raise InputError(
-            "decode", "too_long", f"The clip has {len(packets.pts):,} frames; {MAX_FRAMES - 1:,} are read."
-        )
+    if len(packets.pts) > max_frames:
+        raise InputError("decode", "too_long", f"The clip has more than {max_frames:,} frames, which is the limit.")
     pts = np.sort(np.array(packets.pts, np.int64))
     keys = np.searchsorted(pts, np.unique(np.array(packets.keys, np.int64)))
-    index = ClipIndex(clip, tick_s, 1 / float(rate), pts, keys.astype(np.int64), packets.doubt(), True, cut)
+    index = ClipIndex(clip, tick_s, 1 / float(rate), pts, keys.astype(np.int64), packets.doubt(), True, cut, max_frames)
     return _checked(index, told)
 
 
@@ -164,7 +168,7 @@ class _Packets:
     end_s: float = 0.0
     error: str = ""
 
-    def read(self, container: InputContainer, stream: VideoStream, told: Callable[[], None]) -> None:
+    def read(self, container: InputContainer, stream: VideoStream, told: Callable[[], None], max_frames: int) -> None:
         import av
 
         is_vp8 = stream.codec_context.name in ("vp8", "libvpx")
@@ -178,6 +182,8 @@ class _Packets:
                     self.end_s = max(self.end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 if packet.stream_index != stream.index:
                     continue
+                if len(self.pts) > max_frames:
+                    return
                 self.all += 1
                 # RFC 6386, 9.1: bit 4 of a VP8 frame says whether it is shown.
                 if packet.is_discard or (is_vp8 and not memoryview(packet)[0] & 0x10):

@@ -14,8 +14,8 @@ from beam_jobs.errors import InputError
 from beam_jobs.imaging.decode import Decoded
 from beam_jobs.imaging.video import ClipFile, Encoded, Shown, decoded, to_rgb
 
-#: Frames of a clip: their numbers fit into 22 bits of an image id.
-MAX_FRAMES = 1 << 22
+#: The most frames of a clip: their numbers, and that of what comes after the last, fit into 22 bits of an image id.
+MAX_FRAMES = (1 << 22) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,7 @@ class FrameRange:
         times: whether the decoder's times can be trusted.
         choice: of the frames that are not listed, those that are wanted.
         cut: what is to be said of the clip's end, by the range that has it.
+        max_frames: where they are not listed, no more are read.
     """
 
     clip: ClipFile
@@ -109,6 +110,7 @@ class FrameRange:
     times: bool = True
     choice: FrameChoice = field(default_factory=FrameChoice)
     cut: Cut | None = None
+    max_frames: int = MAX_FRAMES
 
     @property
     def due(self) -> int | None:
@@ -347,8 +349,9 @@ def _counted(part: FrameRange, at_work: AtWork, max_pixels: int) -> Iterator[Fra
         number += 1
         if part.end is not None and number >= part.end:
             return
-        if number == MAX_FRAMES - 1:
-            yield Frame(number, time_s, InputError("decode", "too_long", f"Frames from number {number:,} on are left."))
+        if number == part.max_frames:
+            message = f"The clip has more than {number:,} frames, which is the limit: the others are left out."
+            yield Frame(number, time_s, InputError("decode", "too_long", message))
             return
         told()
     if part.cut is not None:

@@ -198,7 +198,7 @@ class LiveStream:
             why = self._read_connection()
             if not self.begun:
                 return InputError("read", "no_stream", f"The stream cannot be opened: {why}.")
-            if self._number == MAX_FRAMES - 1:
+            if self._number >= MAX_FRAMES:
                 return InputError("decode", "too_long", f"Frames from number {self._number:,} on are left.")
             self._has_broken_off = True
             if self._number > before:
@@ -226,7 +226,7 @@ class LiveStream:
                         return "it was stopped"
                     for shown in _decode(video, packet):
                         self._put(shown, clock)
-                    if self._number == MAX_FRAMES - 1:
+                    if self._number >= MAX_FRAMES:
                         return "it is too long"
                 return "it came to its end"
         except InputError as error:

@@ -153,7 +153,7 @@ class PictureWorker:
         """The frames of a clip and its twins, as work that is still to be done; none if it is refused."""
         self._cpu.lap("rows")
         try:
-            index = index_clip(clip, told)
+            index = index_clip(clip, told, self._settings.max_clip_frames)
         except (InputError, OSError) as error:
             refuse(of_clip(work), work.name, refusal(error), rows, tally)
             return []

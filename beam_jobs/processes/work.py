@@ -10,7 +10,7 @@ from typing import Literal
 from beam_jobs.detectors.tiles import Tiling
 from beam_jobs.formats.rows import Place
 from beam_jobs.imaging.decode import MAX_PIXELS
-from beam_jobs.imaging.video_ranges import FrameChoice, FrameRange
+from beam_jobs.imaging.video_ranges import MAX_FRAMES, FrameChoice, FrameRange
 from beam_jobs.imaging.video_stream import Progress, StreamLimits
 from beam_jobs.processes.annotate import Annotation
 from beam_jobs.processes.display import Display
@@ -36,6 +36,7 @@ class PictureSettings:
         image_ids: the file that `ImageIds.save` wrote, for the names of records; None for digests.
         max_pixels: a picture of more is refused before it is decoded.
         max_bytes: a picture file, or a record, of more bytes is refused before it is read.
+        max_clip_frames: a clip of more frames is refused before one is decoded.
         max_seconds: a picture, or a tile of one, that takes longer is given up, with the process that works on it.
         max_memory: so is one at which its process holds more bytes; 0 for a share of the machine's memory.
         batch_pixels: what a call of the detector may hold, in pixels of the network's input; 0 for one picture a call,
@@ -56,6 +57,7 @@ class PictureSettings:
     image_ids: str | None = None
     max_pixels: int = MAX_PIXELS
     max_bytes: int = 1 << 30
+    max_clip_frames: int = MAX_FRAMES
     max_seconds: float = 300.0
     max_memory: int = 0
     batch_pixels: int | None = None

@@ -16,7 +16,7 @@ from beam_jobs.runs.clips import annotated_clips
 from beam_jobs.runs.coco_files import coco_files, each_table, write_coco_file
 from beam_jobs.runs.ids import Claim, proposed_id
 from beam_jobs.runs.manifest import DetectorRecord
-from beam_jobs.runs.parts import Counts, FileRecord, PartRecord, committed, file_record
+from beam_jobs.runs.parts import Counts, FileRecord, PartRecord, committed_records, file_record
 from beam_jobs.runs.plan import PARTS_A_SLICE, Plan, Renamed
 from beam_jobs.runs.record_ids import settle_records
 
@@ -68,14 +68,14 @@ def finalise(root: str, plan: Plan, attempt: str, others: Iterable[tuple[str, in
 
 
 def _records(root: str, plan: Plan) -> list[PartRecord]:
-    paths = committed(root)
-    missing = set(range(len(plan.parts))) - paths.keys()
+    records = committed_records(root)
+    missing = set(range(len(plan.parts))) - {record.part for record in records}
     if missing:
         raise JobError(
             f"{storage.display_name(root)} has no records of {len(missing)} of its {len(plan.parts)} parts: somebody"
             " has deleted them. --resume does these parts again."
         )
-    return [PartRecord.read(root, paths[part]) for part in range(len(plan.parts))]
+    return records
 
 
 def _known_image_ids(root: str, tables: Sequence[FileRecord]) -> int | None:

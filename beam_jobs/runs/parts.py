@@ -165,6 +165,11 @@ def committed(root: str) -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
+def committed_records(root: str) -> list[PartRecord]:
+    """The records of the parts that are committed, in their order. Raises as `read_document` does."""
+    return [PartRecord.read(root, path) for path in committed(root).values()]
+
+
 def commit_part(
     root: str,
     part: int,

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from beam_jobs import storage
 from beam_jobs.formats.tables import PUBLIC_TABLES
 from beam_jobs.runs import layout
 from beam_jobs.runs.launch import Launch
-from beam_jobs.runs.parts import Counts, PartRecord, committed
+from beam_jobs.runs.parts import Counts, committed_records
 from beam_jobs.runs.plan import Plan, PlannedInput, read_part
 
 #: Differences that a message names.
@@ -89,17 +90,26 @@ def read_begun(root: str) -> Begun | None:
         return None
 
 
-def differences(then: Mapping[str, Any], now: Mapping[str, Any], leave_out: frozenset[str] = frozenset()) -> str:
-    """What two descriptions of a job do not have in common, for people; empty if they are the same."""
+def differences(
+    then: Mapping[str, Any],
+    now: Mapping[str, Any],
+    leave_out: frozenset[str] = frozenset(),
+    names: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """What two descriptions of a job do not have in common, for people; empty if they are the same.
+
+    Args:
+        names: what people know the fields by, where that is something else; of fields in a group, of `group.field`.
+    """
     pairs = _pairs({name: (then.get(name), now.get(name)) for name in {**then, **now} if name not in leave_out})
     differ = [(name, was, is_) for name, was, is_ in pairs if was != is_]
-    words = [f"{name} was {_brief(was)} and is {_brief(is_)}" for name, was, is_ in differ[:_NAMED]]
+    words = [f"{names.get(name, name)} was {_brief(was)} and is {_brief(is_)}" for name, was, is_ in differ[:_NAMED]]
     return "; ".join(words + ([f"and {len(differ) - _NAMED} more"] if len(differ) > _NAMED else []))
 
 
 def parts_done(root: str) -> dict[int, Counts]:
     """The parts that are committed, with their counts."""
-    return {part: PartRecord.read(root, path).counts for part, path in committed(root).items()}
+    return {record.part: record.counts for record in committed_records(root)}
 
 
 def sweep(root: str) -> None:
@@ -133,5 +143,7 @@ def _pairs(values: Mapping[str, tuple[Any, Any]]) -> Iterator[tuple[str, Any, An
 
 
 def _brief(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "given"
     text = "nothing" if value is None else str(value)
     return text if len(text) <= 80 else f"{text[:60]} … ({len(text)} letters)"
