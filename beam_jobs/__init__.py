@@ -1,1 +1,1 @@
-"""beam-detect: object detection over folders and buckets of pictures, as an Apache Beam job."""
+"""beam-detect: object detection over folders and buckets of pictures and video, as an Apache Beam job."""

@@ -235,6 +235,19 @@ def test_a_column_whose_name_is_no_text(tmp_path: Path) -> None:
     assert "it cannot be read as Parquet" in refused(tmp_path / "a.parquet")
 
 
+def test_parquet_whose_schema_has_a_column_that_is_not_there(tmp_path: Path) -> None:
+    ids = {"image_id": [7], "category_id": [1]}
+    rest = {name: [0.5] for name in ("score", "xmin", "ymin", "xmax", "ymax")}
+    pq.write_table(pa.table(ids | rest), tmp_path / "a.parquet", store_schema=False)
+    data = (tmp_path / "a.parquet").read_bytes()
+    # Thrift's SchemaElement whose type (field 1, 0x15 for a number) is of a kind that nobody knows: a group of nothing.
+    damaged = data.replace(b"\x15\x0a\x25\x02\x18\x04ymin", b"\x1a\x0a\x25\x02\x18\x04ymin")
+    # The orders of columns (field 7 behind 6), of which there would be too many, become a field that nobody knows.
+    damaged = damaged.replace(b"\x19\x7c\x1c\x00\x00\x1c", b"\x89\x7c\x1c\x00\x00\x1c")
+    (tmp_path / "a.parquet").write_bytes(damaged)
+    assert "its schema has ymin, and there is no such column" in refused(tmp_path / "a.parquet")
+
+
 def test_parquet_files(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     tables = [detections(rng, [5, 7], 40), detections(rng, [1, 2], 30)]

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,28 @@ class TestObjectStore:
             assert file.read() == bytes([97, 98, 99])
             file.seek(10)
             assert file.read(2) == bytes([10, 11])
+
+    def test_files_of_a_bucket_are_read_side_by_side_and_come_in_order(
+        self, objects: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        objects |= {f"obj://b/run/{i}": bytes([i]) for i in range(16)}
+        together = threading.Barrier(8)
+        original = storage.read_bytes
+
+        def read_bytes(path: str) -> bytes:
+            together.wait(timeout=60)  # for seven others
+            return original(path)
+
+        monkeypatch.setattr(storage, "read_bytes", read_bytes)
+        assert list(storage.read_each("obj://b/run", map(str, range(16)))) == [bytes([i]) for i in range(16)]
+        assert list(storage.read_each("obj://b/run", ())) == []
+
+    def test_a_file_of_several_that_is_not_there_is_said_when_it_is_due(self, objects: dict[str, bytes]) -> None:
+        objects["obj://b/a"] = objects["obj://b/c"] = b"x"
+        contents = storage.read_each("obj://b", ["a", "b", "c"])
+        assert next(contents) == b"x"
+        with pytest.raises(FileNotFoundError):
+            next(contents)
 
     def test_an_exception_inside_the_block_writes_nothing(self, objects: dict[str, bytes]) -> None:
         with pytest.raises(KeyError):

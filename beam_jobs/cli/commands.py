@@ -8,7 +8,7 @@ from typing import NoReturn
 from beam_jobs.cli import values
 from beam_jobs.cli.detect_flags import IOU_TYPES, add_detect, switch
 
-_DESCRIPTION = "Object detection over folders and buckets of pictures, as an Apache Beam job."
+_DESCRIPTION = "Object detection over folders and buckets of pictures and video, as an Apache Beam job."
 _BEAM = "Flags that are not listed here go to Beam (--runner and those of the runner); DirectRunner is the default."
 
 
@@ -32,8 +32,8 @@ def parser() -> argparse.ArgumentParser:
     commands = main.add_subparsers(dest="command", metavar="COMMAND", required=True)
     detect = commands.add_parser(
         "detect",
-        help="detect objects in pictures; write Parquet, COCO JSON, annotated pictures",
-        description="Detects objects in pictures, and writes Parquet tables, COCO JSON and annotated pictures.",
+        help="detect objects in pictures and video; write Parquet, COCO JSON, annotated pictures",
+        description="Detects objects in pictures and video; writes Parquet tables, COCO JSON and annotated pictures.",
         epilog=_BEAM,
         allow_abbrev=False,
     )

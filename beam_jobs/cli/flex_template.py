@@ -50,7 +50,7 @@ def flags_of(parameters: Sequence[str]) -> Iterator[str]:
 def metadata() -> str:
     """`metadata.json`: what the console and `gcloud` know of the template."""
     parameters = [_parameter(group, action) for group, action in _flags()]
-    description = "Detects objects in pictures, and writes Parquet tables, COCO JSON and annotated pictures."
+    description = "Detects objects in pictures and video, and writes Parquet tables, COCO JSON and annotated pictures."
     content = {"name": "beam-detect", "description": description, "parameters": parameters}
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 

@@ -111,7 +111,10 @@ def read_columns(path: str, names: Sequence[str]) -> pa.Table:
     """Columns of a Parquet file; `UsageError` when it cannot be read."""
     with _opened(path) as file:
         # In this thread: see `runs.parts.read_table`.
-        return file.read(columns=list(names), use_threads=False)
+        table = file.read(columns=list(names), use_threads=False)
+        if missing := [name for name in names if name not in table.column_names]:
+            raise pa.ArrowInvalid(f"its schema has {', '.join(missing)}, and there is no such column")
+        return table
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import pyarrow as pa
 from beam_jobs import storage
 from beam_jobs.formats import coco
 from beam_jobs.runs import layout
-from beam_jobs.runs.parts import Counts, FileRecord, read_table
+from beam_jobs.runs.parts import Counts, FileRecord, read_tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,7 @@ def coco_files(root: str, tables: Sequence[FileRecord], counts: Counts, job: Map
 
 def each_table(root: str, files: Sequence[FileRecord], table: str) -> Iterator[pa.Table]:
     """The files of a table, one after another."""
-    for file in files:
-        if file.path.startswith(f"{table}/"):
-            yield read_table(root, file.path)
+    return read_tables(root, (file.path for file in files if file.path.startswith(f"{table}/")))
 
 
 def write_coco_file(root: str, file: CocoFile) -> FileRecord:

@@ -19,10 +19,19 @@ def read_document(root: str, path: str, kind: type[T]) -> T:
         FileNotFoundError: it is not there.
         UsageError: it is not such a document.
     """
-    place = storage.join(root, path)
+    return decode_document(root, path, storage.read_bytes(storage.join(root, path)), kind)
+
+
+def decode_document(root: str, path: str, data: bytes, kind: type[T]) -> T:
+    """The document of the run in `root` with these bytes.
+
+    Raises:
+        UsageError: it is not such a document.
+    """
     try:
-        return msgspec.json.decode(storage.read_bytes(place), type=kind)
+        return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        place = storage.join(root, path)
         raise UsageError(
             f"{storage.display_name(place)} is damaged: {error}. The run cannot be used: --overwrite replaces it."
         ) from error

@@ -16,7 +16,7 @@ from beam_jobs.runs.clips import annotated_clips
 from beam_jobs.runs.coco_files import coco_files, each_table, write_coco_file
 from beam_jobs.runs.ids import Claim, proposed_id
 from beam_jobs.runs.manifest import DetectorRecord
-from beam_jobs.runs.parts import Counts, FileRecord, PartRecord, committed_records, file_record
+from beam_jobs.runs.parts import Counts, FileRecord, PartRecord, committed_records, file_records
 from beam_jobs.runs.plan import PARTS_A_SLICE, Plan, Renamed
 from beam_jobs.runs.record_ids import settle_records
 
@@ -58,7 +58,7 @@ def finalise(root: str, plan: Plan, attempt: str, others: Iterable[tuple[str, in
     counts = Counts()
     for record in records:
         counts.add(record.counts)
-    tables = [_as_it_is(root, file) for record in records for file in record.files]
+    tables = _as_they_are(root, [file for record in records for file in record.files])
     written = [write_coco_file(root, file) for file in coco_files(root, tables, counts, plan.job)]
     detector, work_s = _times(root, tables)
     clips = list(annotated_clips(root, records)) if plan.job["annotation"] else None
@@ -91,9 +91,11 @@ def _known_image_ids(root: str, tables: Sequence[FileRecord]) -> int | None:
     return known
 
 
-def _as_it_is(root: str, file: FileRecord) -> FileRecord:
+def _as_they_are(root: str, files: Sequence[FileRecord]) -> list[FileRecord]:
     """Of two attempts at a part, the record may be one's and the file of times another's; the rest is alike."""
-    return file_record(root, file.path, file.rows) if file.path.startswith("timings/") else file
+    timings = [file for file in files if file.path.startswith("timings/")]
+    now = file_records(root, [file.path for file in timings], [file.rows for file in timings])
+    return [next(now) if file.path.startswith("timings/") else file for file in files]
 
 
 def _times(root: str, files: Sequence[FileRecord]) -> tuple[DetectorRecord, dict[str, float]]:
@@ -121,4 +123,4 @@ def _plan_files(root: str, plan: Plan, records: Sequence[PartRecord]) -> Iterato
         for path in (layout.LAUNCH, layout.IMAGE_IDS, layout.SUPERSEDED)
         if storage.exists(storage.join(root, path))
     ]
-    yield from (file_record(root, path) for path in paths)
+    return file_records(root, paths)

@@ -6,7 +6,7 @@ import hashlib
 import io
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from beam_jobs.formats.rows import Gathered
 from beam_jobs.formats.tables import DICTIONARY_COLUMNS, TABLES, written
 from beam_jobs.formats.track_rows import tracks_of, with_track_ids
 from beam_jobs.runs import layout
-from beam_jobs.runs.documents import read_document
+from beam_jobs.runs.documents import decode_document, read_document
 from beam_jobs.runs.launch import Launch, check_attempt
 from beam_jobs.runs.log import RunLog
 from beam_jobs.runs.plan import PlannedInput
@@ -167,7 +167,9 @@ def committed(root: str) -> dict[int, str]:
 
 def committed_records(root: str) -> list[PartRecord]:
     """The records of the parts that are committed, in their order. Raises as `read_document` does."""
-    return [PartRecord.read(root, path) for path in committed(root).values()]
+    paths = committed(root).values()
+    contents = storage.read_each(root, paths)
+    return [decode_document(root, path, data, PartRecord) for path, data in zip(paths, contents, strict=True)]
 
 
 def commit_part(
@@ -264,7 +266,16 @@ def _write_tables(
 
 def file_record(root: str, path: str, rows: int | None = None) -> FileRecord:
     """The record of a file that is there."""
-    data = storage.read_bytes(storage.join(root, path))
+    return _record_of(path, rows, storage.read_bytes(storage.join(root, path)))
+
+
+def file_records(root: str, paths: Sequence[str], rows: Sequence[int | None] | None = None) -> Iterator[FileRecord]:
+    """The records of files that are there, in order."""
+    counts = [None] * len(paths) if rows is None else rows
+    return map(_record_of, paths, counts, storage.read_each(root, paths))
+
+
+def _record_of(path: str, rows: int | None, data: bytes) -> FileRecord:
     return FileRecord(path, rows, len(data), hashlib.sha256(data).hexdigest())
 
 
@@ -274,15 +285,23 @@ def write_table(root: str, path: str, table: pa.Table, dictionary_columns: Itera
     pq.write_table(table, sink, compression="zstd", use_dictionary=list(dictionary_columns))
     data = sink.getvalue()
     storage.write_atomic(storage.join(root, path), data)
-    return FileRecord(path, table.num_rows, len(data), hashlib.sha256(data).hexdigest())
+    return _record_of(path, table.num_rows, data)
 
 
 def read_table(root: str, path: str) -> pa.Table:
     """A Parquet file below `root`."""
+    return _table_of(storage.read_bytes(storage.join(root, path)))
+
+
+def read_tables(root: str, paths: Iterable[str]) -> Iterator[pa.Table]:
+    """Parquet files below `root`, in order."""
+    return map(_table_of, storage.read_each(root, paths))
+
+
+def _table_of(data: bytes) -> pa.Table:
     # In this thread: one of Arrow's may still hold our bytes when the interpreter ends, and then aborts the program.
     # Buffering ahead, which is Arrow's default, starts such a thread whatever `use_threads` says.
-    data = io.BytesIO(storage.read_bytes(storage.join(root, path)))
-    return pq.ParquetFile(data, pre_buffer=False).read(use_threads=False)
+    return pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(use_threads=False)
 
 
 def _account(part: int, planned: Sequence[PlannedInput], rows: Gathered) -> Counts:
