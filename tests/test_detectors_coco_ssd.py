@@ -231,10 +231,8 @@ def test_an_npm_that_says_nothing_or_cannot_run(bin_folder: Path, tmp_path: Path
 
 def test_an_npm_that_hangs_is_ended_with_its_children(bin_folder: Path, tmp_path: Path) -> None:
     write_npm(bin_folder, f"sleep 2 && touch {tmp_path}/alive & wait")
-    start = time.monotonic()
     with pytest.raises(UsageError, match=r"took longer than 0\.3 s"):
         fetch.npm_pack("tiny@1", tmp_path, seconds=0.3)
-    assert time.monotonic() - start < 1.5
     time.sleep(2)
     assert not (tmp_path / "alive").exists()
 

@@ -62,7 +62,7 @@ def test_the_log_tells_what_a_run_did(tmp_path):
     keys = ["input", *columns[1:]]
     assert [[line[key] for key in keys] for line in failed] == rows[columns].to_numpy().tolist()
     committed = of(tmp_path / "out", "committed")
-    assert [line["part"] for line in committed] == [0, 1, 2]
+    assert sorted(line["part"] for line in committed) == [0, 1, 2]  # one that waits for another process comes later
     assert sum(line["pictures"] for line in committed) == manifest.counts.images == 10
     assert sum(line["failed"] for line in committed) == manifest.counts.failed == 2
     sample = of(tmp_path / "out", "progress")[-1]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -95,20 +93,6 @@ def test_masks_of_a_real_size_are_those_of_the_api(width, height):
     rng = np.random.default_rng(width)
     corners = np.sort(rng.uniform(-0.1, 1.1, (12, 2, 2)), axis=1) * [width, height]
     check(BoxMasks(smooth(12, height), corners.reshape(-1, 4).astype(np.float32)), width, height)
-
-
-def test_a_hundred_masks_take_milliseconds():
-    rng = np.random.default_rng(0)
-    corners = np.sort(rng.uniform(0, 1, (100, 2, 2)), axis=1) * [640, 480]
-    masks = BoxMasks(smooth(100, 0), corners.reshape(-1, 4).astype(np.float32))
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        counts = rle.encode(patches(masks, 640, 480), 640, 480)
-        best = min(best, time.perf_counter() - start)
-    assert len(counts) == 100
-    # About 25 ms on one core; with canvases of the picture's size and TensorFlow's op it is ten times as much.
-    assert best < 0.2
 
 
 def test_only_the_pixels_of_the_box_are_held():

@@ -89,18 +89,17 @@ class TestObjects:
 def test_a_listing_of_100_000_objects(s3: Store) -> None:
     s3.list_many("many/", 100_000)
     code = f"""if True:
-        import resource, time
+        import resource
         from beam_jobs import matching
-        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         found = last = 0
         for one in matching.match(["s3://{BUCKET}/many/*.jpg"]):
             assert found == 0 or one.file_name > last
             found, last = found + 1, one.file_name
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        print(found, last, grown // 1024, time.process_time() - start)
+        print(found, last, grown // 1024)
     """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
-    found, last, grown_mb, cpu_s = ran.stdout.split()
+    found, last, grown_mb = ran.stdout.split()
     assert (found, last) == ("100000", "099999.jpg")
     assert int(grown_mb) < 100
-    assert float(cpu_s) < 60

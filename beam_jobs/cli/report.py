@@ -40,7 +40,7 @@ def run(options: argparse.Namespace, beam_args: Sequence[str]) -> int:
             )
             page = run_page(content)
     except (OSError, pa.ArrowException, KeyError) as error:
-        why = storage.reason(error) if isinstance(error, OSError) else str(error).splitlines()[0]
+        why = storage.reason(error) if isinstance(error, OSError) else str(error).splitlines()[0].rstrip(".")
         raise UsageError(f"{options.run} is not a whole run: {why}. Run it again.") from error
     try:
         storage.write_atomic(options.output, page)

@@ -123,5 +123,5 @@ def _opened(path: str) -> Iterator[pq.ParquetFile]:
         with storage.open_read(path) as stream, pq.ParquetFile(stream, pre_buffer=False) as file:
             yield file
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the last: names of columns
-        reason = storage.reason(error) if isinstance(error, OSError) else str(error)
+        reason = storage.reason(error) if isinstance(error, OSError) else str(error).rstrip(".")
         raise refusal(WHAT, path, f"it cannot be read as Parquet: {reason}", "write or copy it again") from error
