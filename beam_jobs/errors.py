@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
+#: What msgspec raises of bytes that are no JSON, or not of the kind that was asked for.
+DECODE_ERRORS = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+
 Stage = Literal["expand", "read", "decode", "infer"]
 
 

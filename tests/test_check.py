@@ -166,6 +166,13 @@ def test_damage_is_found_and_named(run, damage, said, capsys):
     assert f"{run} is damaged" in out
 
 
+@pytest.mark.parametrize("data", [b"", b"\xff", b"{}", b'{"version": 1', b'{"status": ' + b"[" * 100_000])
+def test_what_is_no_manifest_is_said(run, data, capsys):
+    (run / "run.json").write_bytes(data)
+    assert main(["check", str(run)]) == 2
+    assert "run.json is not a manifest of beam-detect" in capsys.readouterr().err
+
+
 def test_an_id_of_two_pictures_is_found_across_parts(run):
     [taken] = read_table(str(run), layout.part_table("images", 0))["image_id"].to_pylist()[:1]
     last = len(list((run / "images").iterdir())) - 1

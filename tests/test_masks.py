@@ -29,7 +29,9 @@ def whole(patch: Patch, width: int, height: int) -> NDArray[np.bool_]:
 
 def api_values(masks: BoxMasks, width: int, height: int) -> NDArray[np.float32]:
     """`reframe_box_masks_to_image_masks` of the API's ops.py, given its own normalised boxes."""
-    import tensorflow as tf
+    from beam_jobs.detectors.tensorflow_runtime import set_threads, tf
+
+    set_threads(1)  # as other tests in this process need it
 
     low_x, low_y, high_x, high_y = (masks.frames / np.array([width, height] * 2, np.float32)).T
     wide, tall = np.maximum(high_x - low_x, 1e-4), np.maximum(high_y - low_y, 1e-4)

@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from beam_jobs.errors import DECODE_ERRORS
 from beam_jobs.words import shown_url, without_user
 
 #: Takes how many bytes have arrived, and how many there will be, if that is known.
@@ -155,7 +156,7 @@ def _kept(url: str, part: Path) -> tuple[_Note | None, int]:
     """The note of what is there of this file, and from which byte on to ask for the rest."""
     try:
         note = msgspec.json.decode(_note_path(part).read_bytes(), type=_Note)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, *DECODE_ERRORS):
         return None, 0
     # The last byte is asked for once more: there is no asking for nothing when all is there.
     start = _size(part) - 1

@@ -21,7 +21,7 @@ from beam_jobs.detectors import cache
 from beam_jobs.detectors.base import DetectorSpec, Picture
 from beam_jobs.detectors.fetch import run_quietly
 from beam_jobs.detectors.scenes import scenes
-from beam_jobs.errors import UsageError
+from beam_jobs.errors import DECODE_ERRORS, UsageError
 
 VERDICT = "verdict.json"
 #: What the names of the cache's entries with forms begin with.
@@ -100,7 +100,7 @@ def verdict_of(name: str) -> Verdict | None:
         return None
     try:
         return msgspec.json.decode((cache.models_folder() / name / VERDICT).read_bytes(), type=Verdict)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *DECODE_ERRORS):
         return None
 
 

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from beam_jobs import storage
 from beam_jobs.detectors.cache import cache_folder
-from beam_jobs.errors import UsageError
+from beam_jobs.errors import DECODE_ERRORS, UsageError
 
 _VERSION = 1
 
@@ -67,7 +67,7 @@ def _read() -> _Lock:
         return msgspec.json.decode(path.read_bytes(), type=_Lock)
     except FileNotFoundError:
         return _Lock(_VERSION, {})
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, *DECODE_ERRORS) as error:
         raise UsageError(
             f"{path} cannot be read: {error}. Repair it, or remove it: what is fetched then is pinned anew."
         ) from error

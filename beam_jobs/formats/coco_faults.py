@@ -10,12 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beam_jobs import storage
-from beam_jobs.errors import UsageError
+from beam_jobs.errors import DECODE_ERRORS, UsageError
 from beam_jobs.formats.textfile import json_fault
 from beam_jobs.storage import display_name
-
-#: What msgspec raises for a file that is not what was asked for.
-DECODE_ERRORS = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 _PLACE = re.compile(r"(?s)(?P<fault>.*?)(?: - at `\$\.?(?P<place>(?P<list>\w*)\[(?P<index>\d+)\])?\.?(?P<rest>.*)`)?$")
 _BYTE = re.compile(r"\(byte (\d+)\)")

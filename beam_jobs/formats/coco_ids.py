@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from beam_jobs import storage
-from beam_jobs.errors import UsageError
+from beam_jobs.errors import DECODE_ERRORS, UsageError
 from beam_jobs.formats.textfile import json_fault, read_whole
 from beam_jobs.records import MAX_IMAGE_ID
 from beam_jobs.storage import display_name
@@ -125,7 +125,7 @@ def load_image_ids(path: str) -> ImageIds:
     data = read_whole(path, "COCO file")
     try:
         images = _DECODER.decode(data).images
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         shape = 'it must hold {"images": [{"id": …, "file_name": …}, …]} with ids from 0 to 2^53 − 1'
         raise refused(json_fault(data, error), shape) from error
     del data

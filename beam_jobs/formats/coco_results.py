@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from beam_jobs.formats.coco_faults import DECODE_ERRORS, FaultError, check_boxes, fault_of, kind_of, refusal
+from beam_jobs.errors import DECODE_ERRORS
+from beam_jobs.formats.coco_faults import FaultError, check_boxes, fault_of, kind_of, refusal
 from beam_jobs.formats.coco_truth import Box, Id, Int32
 from beam_jobs.formats.evaluated import RESULTS, IouType
 from beam_jobs.formats.result_tables import KINDS, WHAT, results_table

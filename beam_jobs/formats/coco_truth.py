@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from beam_jobs.formats.coco_faults import DECODE_ERRORS, FaultError, check_boxes, fault_of, kind_of, refusal
+from beam_jobs.errors import DECODE_ERRORS
+from beam_jobs.formats.coco_faults import FaultError, check_boxes, fault_of, kind_of, refusal
 from beam_jobs.formats.evaluated import TRUTH_IMAGES, TRUTH_OBJECTS, GroundTruth
 from beam_jobs.formats.textfile import read_whole
 from beam_jobs.records import MAX_IMAGE_ID

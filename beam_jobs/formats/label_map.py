@@ -14,7 +14,7 @@ import msgspec
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import DecodeError
 
-from beam_jobs.errors import UsageError
+from beam_jobs.errors import DECODE_ERRORS, UsageError
 from beam_jobs.formats.textfile import json_fault, read_whole
 from beam_jobs.storage import display_name
 
@@ -94,7 +94,7 @@ def _from_json(data: bytes) -> Iterator[tuple[int, str, str]]:
             categories = msgspec.json.decode(data, type=list[_Category])
         else:
             categories = msgspec.json.decode(data, type=_Categories).categories
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         raise _FaultError(json_fault(data, error)) from error
     for i, category in enumerate(categories):
         yield category.id, category.name, f"{'' if is_list else 'categories'}[{i}]"

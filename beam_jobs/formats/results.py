@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from beam_jobs import storage
-from beam_jobs.errors import UsageError
-from beam_jobs.formats.coco_faults import DECODE_ERRORS, head_of, refusal
+from beam_jobs.errors import DECODE_ERRORS, UsageError
+from beam_jobs.formats.coco_faults import head_of, refusal
 from beam_jobs.formats.coco_results import read_coco_results
 from beam_jobs.formats.evaluated import IouType
 from beam_jobs.formats.parquet_results import (

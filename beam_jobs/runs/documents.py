@@ -7,7 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from beam_jobs import storage
-from beam_jobs.errors import UsageError
+from beam_jobs.errors import DECODE_ERRORS, UsageError
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ def decode_document(root: str, path: str, data: bytes, kind: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except DECODE_ERRORS as error:
         place = storage.join(root, path)
         raise UsageError(
             f"{storage.display_name(place)} is damaged: {error}. The run cannot be used: --overwrite replaces it."

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from beam_jobs import storage
-from beam_jobs.errors import UsageError
+from beam_jobs.errors import DECODE_ERRORS, UsageError
 from beam_jobs.runs import layout
 from beam_jobs.runs.parts import Counts, FileRecord
 from beam_jobs.runs.plan import Renamed
@@ -91,7 +91,7 @@ class Manifest(msgspec.Struct, frozen=True):
             return msgspec.json.decode(storage.read_bytes(path), type=Manifest)
         except (FileNotFoundError, NotADirectoryError):
             raise UsageError(_no_manifest(root)) from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except DECODE_ERRORS as error:
             raise UsageError(f"{path} is not a manifest of beam-detect: {error}") from None
 
     def write(self, root: str) -> None:

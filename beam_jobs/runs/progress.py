@@ -8,6 +8,7 @@ from collections import Counter
 import msgspec
 
 from beam_jobs import storage
+from beam_jobs.errors import DECODE_ERRORS
 from beam_jobs.runs.layout import PLAN_FOLDER
 
 FOLDER = f"{PLAN_FOLDER}/progress"
@@ -36,7 +37,7 @@ def read_progress(root: str) -> ProgressRecord:
     pictures = tfrecord_files = clips = 0
     failures: Counter[str] = Counter()
     for name in names(root):
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
+        with contextlib.suppress(OSError, *DECODE_ERRORS):
             data = storage.read_bytes(storage.join(root, f"{FOLDER}/{name}"))
             record = msgspec.json.decode(data, type=ProgressRecord)
             pictures += record.pictures
