@@ -166,7 +166,7 @@ def test_damage_is_found_and_named(run, damage, said, capsys):
     assert f"{run} is damaged" in out
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff", b"{}", b'{"version": 1', b'{"status": ' + b"[" * 100_000])
+@pytest.mark.parametrize("data", [b"", b"\xff", b"{}", b'{"version": 1', b'{"none of ours": ' + b"[" * 100_000])
 def test_what_is_no_manifest_is_said(run, data, capsys):
     (run / "run.json").write_bytes(data)
     assert main(["check", str(run)]) == 2
