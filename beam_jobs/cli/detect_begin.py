@@ -24,18 +24,8 @@ KNOWN_LATER = frozenset(("form", "engine", "batch_pixels", "group_size", "resize
 
 #: What decides the results and has a flag of the same name.
 _FLAGS = (
-    *(
-        "input",
-        "input_list",
-        "input_format",
-        "root",
-        "image_ids",
-        "ground_truth",
-        "iou_type",
-        "limit",
-        "since",
-        "dedupe",
-    ),
+    *("input", "input_list", "input_format", "root", "limit", "since", "dedupe"),
+    *("image_ids", "ground_truth", "iou_type"),
     *("model", "engine", "min_score", "max_detections", "tile", "tile_overlap"),
     *("part_size", "threads", "batch_pixels", "max_pixels", "max_bytes", "max_clip_frames"),
 )

@@ -25,7 +25,7 @@ from beam_jobs.report.found_pictures import found_picture
 from beam_jobs.report.from_clips import clips_content
 from beam_jobs.report.gallery import Gallery
 from beam_jobs.runs.manifest import Manifest, table_files
-from beam_jobs.runs.parts import read_table
+from beam_jobs.runs.parts import read_table, read_tables
 from beam_jobs.words import counted
 
 _BINS = 20
@@ -280,4 +280,4 @@ def _gallery(
 
 
 def _all(root: str, manifest: Manifest, name: str) -> Iterator[pa.Table]:
-    return (read_table(root, path) for path in table_files(manifest.files, name))
+    return read_tables(root, table_files(manifest.files, name))
